@@ -1,0 +1,165 @@
+"""fastlif.lif: all steps of a layer of leaky integrate-and-fire neurons, forward and backward, in one kernel each."""
+
+import functools
+
+import torch
+
+from .neuron import Neuron
+from .ops import backends, state
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def lif(
+    x: torch.Tensor,
+    v0: torch.Tensor | None = None,
+    *,
+    decay: float | torch.Tensor = 0.5,
+    gain: float | torch.Tensor = 1.0,
+    bias: float = 0.0,
+    threshold: float | torch.Tensor = 1.0,
+    reset: str = "soft",
+    reset_amount: float | None = None,
+    v_reset: float = 0.0,
+    reset_delay: bool = False,
+    detach_reset: bool = False,
+    surrogate="triangle",
+    fire_on_equal: bool = True,
+    truncate: int | tuple[int, int] | None = None,
+    state: str = "exact",
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run leaky integrate-and-fire neurons over all steps of x.
+
+        charge   h[t] = decay * v[t-1] + gain * x[t] + bias
+        fire     s[t] = h[t] >= threshold
+        reset    soft: v[t] = h[t] - reset_amount * s[t]     hard: v[t] = v_reset if s[t] else h[t]     none: v[t] = h[t]
+
+    Args:
+        x: input current, [T, ...], float64, float32, bfloat16 or float16, any strides. T = 0 is valid.
+        v0: membrane before the first step, [...], float32 (float64 for float64 x); 0 by default.
+        decay: what a step leaves of the membrane, in [0, 1]. Like gain and threshold a number, or a tensor on x's
+            device that broadcasts against one step of x and gets its gradient.
+        gain: factor of x.
+        bias: added in every step.
+        threshold: membrane at which a neuron fires.
+        reset: "soft", "hard" or "none".
+        reset_amount: what a soft reset subtracts; the threshold itself unless given.
+        v_reset: membrane after a hard reset.
+        reset_delay: soft only. The subtraction belongs to the next step and does not leak:
+            h[t] = decay * v[t-1] + gain * x[t] + bias - reset_amount * s[t-1], v[t] = h[t] (snnTorch, BlocTrain).
+        detach_reset: no gradient through the spike that resets.
+        surrogate: derivative of firing in backward: a name ("triangle", "rectangle", "pass_through", "sigmoid", "atan",
+            "fast_sigmoid") or an object of fastlif.surrogate.
+        fire_on_equal: whether h == threshold fires.
+        truncate: k cuts the gradient along time every k steps; (k1, k2) lets only the last k2 steps of each window of k1
+            carry any. See docs of `fastlif.neuron`.
+        state: what is kept for backward. "exact": the smallest format that gives exact gradients (0.25 byte per neuron
+            and step for a rectangle, else x). "compact": at most 1 byte, for triangle and rectangle, with the surrogate
+            derivative within 0.4 % of its peak (0.8 % for hard reset without detach_reset).
+        backend: "reference", "cpu", "cuda" or "triton"; by device unless given. A forced one never falls back.
+
+    Returns:
+        spikes, [T, ...] in x's strides and dtype (the autocast dtype under autocast), and the final membrane, [...],
+        float32 (float64 for float64 x).
+
+    Raises:
+        TypeError, ValueError: an argument is not of the kind or in the range above; the message names it.
+        RuntimeError: the forced backend cannot run this call; the message says why.
+    """
+    tensors = [p if isinstance(p, torch.Tensor) else None for p in (decay, gain, threshold)]
+    decay, gain, threshold = (
+        n if p is None else None for n, p in zip((decay, gain, threshold), tensors, strict=True)
+    )
+    neuron = make_neuron(
+        decay, gain, bias, threshold, reset, reset_amount, v_reset, reset_delay, detach_reset, surrogate,
+        fire_on_equal, tuple(truncate) if isinstance(truncate, list) else truncate, state,
+    )  # fmt: skip
+    return run(neuron, x, v0, *tensors, backend=backend)
+
+
+@functools.lru_cache(maxsize=1024)
+def make_neuron(*options) -> Neuron:
+    """A checked Neuron, the same object for the same options."""
+    return Neuron(*options)
+
+
+def run(
+    neuron: Neuron,
+    x: torch.Tensor,
+    v0: torch.Tensor | None = None,
+    decay: torch.Tensor | None = None,
+    gain: torch.Tensor | None = None,
+    threshold: torch.Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`lif` for a Neuron made before; the tensors stand in for its numbers. (spikes or membranes, final membrane)."""
+    check_x(x)
+    if not dense_steps(x):
+        x = x.contiguous()
+    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if v0 is not None:
+        check_v0(v0, x, compute)
+    decay, gain, threshold = (
+        p if p is None else check_param(name, p, x, compute)
+        for name, p in (("decay", decay), ("gain", gain), ("threshold", threshold))
+    )
+    grads = [p is not None and p.requires_grad for p in (x, v0, decay, gain, threshold)]
+    needs_grad = torch.is_grad_enabled() and any(grads)
+    keep = int(state.choose(neuron, needs_grad, grads[2] or grads[3], grads[4]))
+    kind = x.device.type
+    dtype = x.dtype
+    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+    own = x.dtype if x.dtype.itemsize == dtype.itemsize else dtype  # spikes are 0 or 1: exact in any dtype
+    backend = backends.choose(backend, x.device, x.dtype)
+    spikes, v, _ = torch.ops.fastlif.lif_forward(
+        x, v0, decay, gain, threshold, neuron.values, neuron.options, keep, own, backend
+    )
+    return spikes if own == dtype else spikes.to(dtype), v
+
+
+def check_x(x: torch.Tensor) -> None:
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x must be a tensor [T, ...], got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"x must be float64, float32, bfloat16 or float16, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"x must be a dense (strided) tensor, got layout {x.layout}")
+    if x.dim() == 0:
+        raise ValueError("x must have a time axis, [T, ...], got a tensor without dimensions")
+
+
+def check_v0(v0: torch.Tensor, x: torch.Tensor, compute: torch.dtype) -> None:
+    if v0.shape != x.shape[1:]:
+        raise ValueError(f"v0 must have the shape of one step of x, {list(x.shape[1:])}, got {list(v0.shape)}")
+    if v0.dtype != compute:
+        raise TypeError(f"v0 must be {compute} for x of {x.dtype}, got {v0.dtype}")
+    if v0.device != x.device:
+        raise ValueError(f"v0 must be on x's device, {x.device}, got {v0.device}")
+
+
+def check_param(name: str, p: torch.Tensor, x: torch.Tensor, compute: torch.dtype) -> torch.Tensor:
+    """p in the membrane's dtype. Its values are not checked: that would wait for the device."""
+    step = x.shape[1:]
+    if not p.dtype.is_floating_point:
+        raise TypeError(f"{name} must be a number or a floating-point tensor, got {p.dtype}")
+    if p.device != x.device:
+        raise ValueError(f"{name} must be on x's device, {x.device}, got {p.device}")
+    lined_up = zip(reversed(p.shape), reversed(step), strict=False)
+    if p.dim() > len(step) or any(own not in (1, allowed) for own, allowed in lined_up):
+        raise ValueError(f"{name} must broadcast against one step of x, {list(step)}, got {list(p.shape)}")
+    return p.to(compute)
+
+
+def dense_steps(x: torch.Tensor) -> bool:
+    """Whether every step x[t] covers its memory without gaps or overlaps, in some order of dimensions."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted((st, n) for st, n in zip(x.stride()[1:], x.shape[1:], strict=True) if n != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return x.stride(0) == 0 or x.stride(0) >= expected or x.shape[0] <= 1

@@ -1,0 +1,121 @@
+"""What an operator hands to a backend: every tensor as a matrix [T, N] or a vector [N] in the order of memory.
+
+A step x[t] is dense, in whatever order of dimensions, and N = numel of one step; only the stride of time is free. So a
+backend never sees channels_last, batches or images, and all of them share these few lines.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..neuron import RESETS
+from ..surrogate import KINDS
+from .state import Chunk, Keep, Layout, layout
+
+
+def matrix(x: torch.Tensor) -> torch.Tensor:
+    """[T, ...] with dense steps -> [T, N], no copy."""
+    return x.as_strided((x.shape[0], x[0].numel() if x.shape[0] else 0), (x.stride(0), 1))
+
+
+def vector(v: torch.Tensor) -> torch.Tensor:
+    """Dense [...] -> [N], no copy."""
+    return v.as_strided((v.numel(),), (1,))
+
+
+def like_step(v: torch.Tensor, size, stride) -> torch.Tensor:
+    """v, [...], with the strides of a step of x; copied only if it has others."""
+    if tuple(v.stride()) == tuple(stride[1:]):
+        return v
+    return torch.empty_strided(size[1:], stride[1:], dtype=v.dtype, device=v.device).copy_(v)
+
+
+def like_steps(g: torch.Tensor, size, stride) -> torch.Tensor:
+    """g, [T, ...], with steps strided as `stride` says; copied only if they are strided otherwise."""
+    if tuple(g.stride()[1:]) == tuple(stride[1:]):
+        return g
+    return torch.empty_strided(size, stride, dtype=g.dtype, device=g.device).copy_(g)
+
+
+@dataclass(frozen=True)
+class Param:
+    """decay, gain or threshold as a tensor: neuron n has data[n // inner % len(data)]."""
+
+    data: torch.Tensor
+    inner: int
+
+    def per_neuron(self, neurons: int) -> torch.Tensor:
+        """[N]."""
+        if self.data.numel() == 1:
+            return self.data.expand(neurons)
+        run = self.data.repeat_interleave(self.inner)
+        return run.repeat(neurons // run.numel()) if neurons else run[:0]
+
+
+def param(p: torch.Tensor | None, size, stride) -> Param | None:
+    """A tensor that broadcasts against a step of x, for one run of channels without a copy."""
+    if p is None:
+        return None
+    step = size[1:]
+    own = [d for d in range(-p.dim(), 0) if p.shape[d] != 1]
+    if not own:
+        return Param(p.reshape(1), 1)
+    if len(own) == 1:
+        return Param(p.reshape(-1).contiguous(), stride[own[0]])
+    full = torch.empty_strided(step, stride[1:], dtype=p.dtype, device=p.device).copy_(p.expand(step))
+    return Param(vector(full), 1)
+
+
+class Call:
+    """A call's options under their names, its layout and its parameters."""
+
+    def __init__(self, size, stride, x_dtype, device, v0, params, values, options, keep):
+        kind, surrogate, self.tied, self.detach_reset, self.fire_on_equal, self.spiking, *windows = options
+        self.reset, self.surrogate = RESETS[kind], KINDS[surrogate]
+        self.options, self.values, self.keep, self.device = options, values, Keep(keep), device
+        self.steps = size[0]
+        self.layout: Layout = layout(size, tuple(windows), keep, x_dtype)
+        self.params = [param(p, size, stride) for p in params]
+        self.v0 = None if v0 is None else vector(like_step(v0, size, stride))
+
+    @property
+    def borders(self) -> torch.Tensor:
+        return self.layout.borders_of(self.state)
+
+    @property
+    def rows(self) -> torch.Tensor:
+        return self.layout.rows_of(self.state)
+
+    def v0_or_zeros(self) -> torch.Tensor:
+        """The membrane before the first step, [N]."""
+        if self.v0 is not None:
+            return self.v0
+        return torch.zeros(self.layout.neurons, dtype=self.layout.compute, device=self.device)
+
+
+class ForwardCall(Call):
+    """x [T, N] in; spikes [T, N], v [N], state [bytes] to fill."""
+
+    def __init__(self, x, v0, params, values, options, keep, outputs):
+        super().__init__(x.shape, x.stride(), x.dtype, x.device, v0, params, values, options, keep)
+        spikes, v, self.state = outputs
+        self.x, self.spikes, self.v = matrix(x), matrix(spikes), vector(v)
+
+
+class BackwardCall(Call):
+    """gs [T, N], gv [N] (each or None), x [T, N] or None, state in; gx [T, N] and four [N] (or None) to fill."""
+
+    def __init__(self, gs, gv, x, v0, params, state, size, stride, dtype, values, options, keep, outputs):
+        super().__init__(size, stride, dtype, state.device, v0, params, values, options, keep)
+        self.state = state
+        self.x = None if x is None else matrix(x)
+        self.gs = None if gs is None else matrix(like_steps(gs, size, stride))
+        self.gv = None if gv is None else vector(like_step(gv, size, stride))
+        gx, *totals = outputs
+        self.gx = matrix(gx)
+        self.totals = tuple(None if g is None else vector(g) for g in totals)
+        self.gv0, self.gdecay, self.ggain, self.gthreshold = self.totals
+
+    def x_kept(self, t: int, chunk: Chunk) -> torch.Tensor:
+        """x[t], from the tensor itself or from its copy in the state."""
+        return self.rows[chunk.row + t - chunk.start] if self.layout.copies_x else self.x[t]

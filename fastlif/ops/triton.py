@@ -1,0 +1,5 @@
+"""The Triton backend."""
+
+
+def reasons(device, dtype):
+    return ["not written yet"]
