@@ -2,6 +2,30 @@
 
 from . import surrogate
 from .functional import lif
+from .info import info
+from .memory import saved_bytes
 from .neuron import Neuron
+from .nn import IF, LI, LIF, PerStep, detach_state, reset_state
+from .surrogate import ATan, FastSigmoid, PassThrough, Rectangle, Sigmoid, Triangle
 
-__all__ = ["Neuron", "lif", "surrogate"]
+__version__ = "0.1.0"
+
+__all__ = [
+    "IF",
+    "LI",
+    "LIF",
+    "ATan",
+    "FastSigmoid",
+    "Neuron",
+    "PassThrough",
+    "PerStep",
+    "Rectangle",
+    "Sigmoid",
+    "Triangle",
+    "detach_state",
+    "info",
+    "lif",
+    "reset_state",
+    "saved_bytes",
+    "surrogate",
+]

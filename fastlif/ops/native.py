@@ -3,7 +3,7 @@
 import torch
 
 try:
-    from .. import _C  # noqa: F401  (registers fastlif::native_forward and native_backward)
+    from .. import _C  # registers fastlif::native_forward and native_backward
 
     missing = None
 except ImportError as error:
@@ -38,6 +38,13 @@ class Native:
             call.gs, call.gv, call.x, call.v0, *tensors(call), call.state, call.values,
             (*call.options, call.keep), inner(call), call.gx, *call.totals,
         )  # fmt: skip
+
+
+def description() -> str:
+    """One line for people: what the extension is, or why it is missing."""
+    if missing is not None:
+        return missing
+    return f"{_C.__file__}, {'with' if built_for_cuda() else 'without'} CUDA"
 
 
 def built_for_cuda() -> bool:

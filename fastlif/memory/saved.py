@@ -1,0 +1,62 @@
+"""saved_bytes: what autograd keeps for backward, in bytes, by layer."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass
+class SavedBytes:
+    """Bytes that autograd keeps: `total`, and `by_layer` under the modules' names ("" outside any)."""
+
+    total: int = 0
+    by_layer: dict[str, int] = field(default_factory=dict)
+
+
+def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes:
+    """Run fn(*args, **kwargs) and count every distinct storage that autograd keeps of it for backward.
+
+    Parameters and buffers of `fn` (if it is a module) and the tensors among the arguments are not counted: they are there
+    anyway. A storage kept by several layers counts once, for the first. The result of `fn` is dropped.
+    """
+    net = fn if isinstance(fn, nn.Module) else None
+    own = [*args, *kwargs.values(), *(net.parameters() if net else ()), *(net.buffers() if net else ())]
+    ignored = {t.untyped_storage().data_ptr() for t in own if isinstance(t, torch.Tensor)}
+    kept: dict[int, torch.UntypedStorage] = {}  # holds on to the storages, so that no address is reused
+    by_layer: Counter[str] = Counter()
+    path: list[str] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in ignored and storage.data_ptr() not in kept:
+                kept[storage.data_ptr()] = storage
+                by_layer[path[-1] if path else ""] += storage.nbytes()
+        return tensor
+
+    with ExitStack() as stack:
+        if net is not None:
+            stack.enter_context(_tracking(net, path))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+        result = fn(*args, **kwargs)
+    del result
+    return SavedBytes(sum(by_layer.values()), dict(by_layer))
+
+
+@contextmanager
+def _tracking(net: nn.Module, path: list[str]):
+    """Keep the name of the module that is running on top of `path`."""
+    handles = []
+    for name, module in net.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
+        handles.append(module.register_forward_hook(lambda *_: path.pop() and None, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
