@@ -7,8 +7,7 @@ from .memory import saved_bytes
 from .neuron import Neuron
 from .nn import IF, LI, LIF, PerStep, detach_state, reset_state
 from .surrogate import ATan, FastSigmoid, PassThrough, Rectangle, Sigmoid, Triangle
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "IF",
@@ -22,6 +21,7 @@ __all__ = [
     "Rectangle",
     "Sigmoid",
     "Triangle",
+    "__version__",
     "detach_state",
     "info",
     "lif",

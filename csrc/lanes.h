@@ -1,0 +1,120 @@
+// Vectors of numbers on a CPU, by the compiler's vector extension: loads that convert from what is in memory, stores that
+// convert back, and the exponential. Everything is inlined into loops that are compiled for one instruction set.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "neuron.h"
+
+namespace fastlif {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+template <class E, int W>
+struct VectorOf {
+  typedef E type __attribute__((vector_size(sizeof(E) * W)));
+};
+template <class E, int W>
+using Vec = typename VectorOf<E, W>::type;
+
+template <class To, class From>
+FASTLIF_INLINE To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+template <class V, class T>
+FASTLIF_INLINE V read(const T* from, int count) {
+  V v{};
+  std::memcpy(&v, from, count * sizeof(T));
+  return v;
+}
+
+// `count` numbers of W (all of them, but for the last of a step), widened to the type of the arithmetic.
+template <int W>
+FASTLIF_INLINE Vec<float, W> load(const float* from, int count) {
+  return read<Vec<float, W>>(from, count);
+}
+
+template <int W>
+FASTLIF_INLINE Vec<double, W> load(const double* from, int count) {
+  return read<Vec<double, W>>(from, count);
+}
+
+template <int W>
+FASTLIF_INLINE Vec<float, W> load(const BFloat16* from, int count) {
+  const auto wide = __builtin_convertvector((read<Vec<uint16_t, W>>(from, count)), Vec<uint32_t, W>);
+  return bits_as<Vec<float, W>>(Vec<uint32_t, W>(wide << 16));
+}
+
+template <int W>
+FASTLIF_INLINE Vec<float, W> load(const Half* from, int count) {
+  using U = Vec<uint32_t, W>;
+  const U h = __builtin_convertvector((read<Vec<uint16_t, W>>(from, count)), U);
+  const U sign = (h & 0x8000u) << 16, shifted = (h & 0x7fffu) << 13;
+  const Vec<float, W> scaled = bits_as<Vec<float, W>>(shifted) * 0x1p112f;  // rebiases the exponent, subnormals too
+  const U finite = bits_as<U>(scaled);
+  return bits_as<Vec<float, W>>(U(sign | ((h & 0x7fffu) >= 0x7c00u ? (shifted | 0x7f800000u) : finite)));
+}
+
+// What lies in memory for v: rounded to nearest even.
+template <int W>
+FASTLIF_INLINE Vec<float, W> narrow(const Vec<float, W>& v, float) {
+  return v;
+}
+
+template <int W>
+FASTLIF_INLINE Vec<double, W> narrow(const Vec<double, W>& v, double) {
+  return v;
+}
+
+template <int W>
+FASTLIF_INLINE Vec<uint16_t, W> narrow(const Vec<float, W>& v, BFloat16) {
+  using U = Vec<uint32_t, W>;
+  const U u = bits_as<U>(v);
+  const U rounded = (u + ((u >> 16) & 1u) + 0x7fffu) >> 16;
+  return __builtin_convertvector(U((u & 0x7fffffffu) > 0x7f800000u ? U{} + 0x7fc0u : rounded), Vec<uint16_t, W>);
+}
+
+template <int W>
+FASTLIF_INLINE Vec<uint16_t, W> narrow(const Vec<float, W>& v, Half) {
+  using U = Vec<uint32_t, W>;
+  const U u = bits_as<U>(v), sign = u & 0x80000000u, a = u ^ sign;
+  const U special = a > 0x7f800000u ? U{} + 0x7e00u : U{} + 0x7c00u;
+  const U magic = U{} + 0x3f000000u;  // 0.5: adding it shifts a subnormal's bits into place, rounded
+  const U subnormal = bits_as<U>(Vec<float, W>(bits_as<Vec<float, W>>(a) + bits_as<Vec<float, W>>(magic))) - magic;
+  const U normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+  const U h = a >= 0x47800000u ? special : (a < 0x38800000u ? subnormal : normal);
+  return __builtin_convertvector(U(h | (sign >> 16)), Vec<uint16_t, W>);
+}
+
+// float: within 2 ulp. x = n * log(2) + r, a polynomial of r, and n added to the exponent.
+template <class R>
+FASTLIF_INLINE R exponential(const R& x) {
+  constexpr int W = sizeof(x) / sizeof(x[0]);
+  if constexpr (sizeof(x[0]) == 8) {
+    R y;
+    for (int i = 0; i < W; ++i) y[i] = std::exp(x[i]);
+    return y;
+  } else {
+    using I = Vec<int32_t, W>;
+    const R bounded = x < R{} - 87.0f ? R{} - 87.0f : x;
+    const I n = __builtin_convertvector(R(bounded * 1.44269504f - 0.5f), I);
+    const R whole = __builtin_convertvector(n, R), r = bounded - whole * 0.693359375f + whole * 2.12194440e-4f;
+    R p = R{} + 1.9875691500e-4f;
+    for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+      p = p * r + next;
+    const R y = (p * r * r + r + 1.0f) * bits_as<R>(I((n + 127) << 23));
+    return x == x ? y : x;
+  }
+}
+
+}  // namespace fastlif

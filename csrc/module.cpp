@@ -1,0 +1,127 @@
+// The compiled operators: their schemas, and from tensors to a Problem. Python has checked what a user can get wrong
+// (fastlif/functional.py) and brought every tensor into the order of memory (fastlif/ops/call.py).
+
+#include <Python.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <vector>
+
+#include "run.h"
+
+namespace fastlif {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+Type type_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Double: return Type::float64;
+    case ScalarType::Float: return Type::float32;
+    case ScalarType::BFloat16: return Type::bfloat16;
+    case ScalarType::Half: return Type::float16;
+    default: STD_TORCH_CHECK(false, "fastlif: unsupported dtype");
+  }
+}
+
+int64_t size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+
+void* data(const MaybeTensor& t) { return t ? t->data_ptr() : nullptr; }
+
+// `matrix`, [T, N], gives the sizes, `x` the dtype: x in forward, gx in backward.
+Problem problem(const Tensor& matrix, Type x, const MaybeTensor* params, const MaybeTensor& v0, const Tensor& state,
+                const std::vector<double>& values, const std::vector<int64_t>& options, const std::vector<int64_t>& inner) {
+  STD_TORCH_CHECK(values.size() == 8 && options.size() == 9 && inner.size() == 3, "fastlif: not a neuron's numbers");
+  Problem p{};
+  p.options = {Reset(options[0]),   Surrogate(options[1]), options[2] != 0,  options[3] != 0,
+               options[4] != 0,     options[5] != 0,       Keep(options[8])};
+  p.schedule = {matrix.size(0), options[6], options[7]};
+  p.neurons = matrix.size(1);
+  const int64_t compute = x == Type::float64 ? 8 : 4;
+  p.layout = Layout::of(p.schedule, p.options.keep, p.neurons, compute, size_of(x));
+  STD_TORCH_CHECK(state.numel() == p.layout.rows_at + p.schedule.rows() * p.layout.row_bytes,
+                  "fastlif: the state has ", state.numel(), " bytes and should have ",
+                  p.layout.rows_at + p.schedule.rows() * p.layout.row_bytes);
+  std::copy(values.begin(), values.end(), p.values);
+  for (int i = 0; i < 3; ++i)
+    if (params[i]) p.params[i] = {params[i]->data_ptr(), params[i]->numel(), inner[i]};
+  p.v0 = data(v0);
+  return p;
+}
+
+template <class P>
+void run(const P& p, const Tensor& on, Type x, Type spikes) {
+  if (on.is_cpu()) return cpu_run(p, x, spikes);
+#ifdef FASTLIF_CUDA
+  cuda_run(p, x, spikes, on.get_device_index());
+#endif
+}
+
+void native_forward(Tensor x, MaybeTensor v0, MaybeTensor decay, MaybeTensor gain, MaybeTensor threshold,
+             std::vector<double> values, std::vector<int64_t> options, std::vector<int64_t> inner, Tensor spikes, Tensor v,
+             Tensor state) {
+  const MaybeTensor params[3] = {decay, gain, threshold};
+  Forward p{problem(x, type_of(x), params, v0, state, values, options, inner)};
+  p.x = x.data_ptr();
+  p.x_stride = x.stride(0);
+  p.spikes = spikes.data_ptr();
+  p.v = v.data_ptr();
+  p.state = static_cast<uint8_t*>(state.data_ptr());
+  run(p, x, type_of(x), type_of(spikes));
+}
+
+void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor v0, MaybeTensor decay, MaybeTensor gain,
+              MaybeTensor threshold, Tensor state, std::vector<double> values, std::vector<int64_t> options,
+              std::vector<int64_t> inner, Tensor gx, MaybeTensor gv0, MaybeTensor gdecay, MaybeTensor ggain,
+              MaybeTensor gthreshold) {
+  const MaybeTensor params[3] = {decay, gain, threshold};
+  Backward p{problem(gx, type_of(gx), params, v0, state, values, options, inner)};
+  p.x = data(x);
+  p.x_stride = x ? x->stride(0) : 0;
+  p.gs = data(gs);
+  p.gs_stride = gs ? gs->stride(0) : 0;
+  p.gv = data(gv);
+  p.state = static_cast<const uint8_t*>(state.data_ptr());
+  p.gx = gx.data_ptr();
+  p.gv0 = data(gv0);
+  p.gdecay = data(gdecay);
+  p.ggain = data(ggain);
+  p.gthreshold = data(gthreshold);
+  run(p, gx, type_of(gx), gs ? type_of(*gs) : type_of(gx));
+}
+
+}  // namespace
+}  // namespace fastlif
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
+  m.def(
+      "native_forward(Tensor x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, float[] values, int[] options,"
+      " int[] inner, Tensor(a!) spikes, Tensor(b!) v, Tensor(c!) state) -> ()");
+  m.def(
+      "native_backward(Tensor? gs, Tensor? gv, Tensor? x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold,"
+      " Tensor state, float[] values, int[] options, int[] inner, Tensor(a!) gx, Tensor(b!)? gv0, Tensor(c!)? gdecay,"
+      " Tensor(d!)? ggain, Tensor(e!)? gthreshold) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastlif, CPU, m) {
+  m.impl("native_forward", TORCH_BOX(&fastlif::native_forward));
+  m.impl("native_backward", TORCH_BOX(&fastlif::native_backward));
+}
+
+#ifdef FASTLIF_CUDA
+STABLE_TORCH_LIBRARY_IMPL(fastlif, CUDA, m) {
+  m.impl("native_forward", TORCH_BOX(&fastlif::native_forward));
+  m.impl("native_backward", TORCH_BOX(&fastlif::native_backward));
+}
+#endif
+
+PyMODINIT_FUNC PyInit__C(void) {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "The compiled operators, registered on import.", -1};
+  return PyModule_Create(&module);
+}

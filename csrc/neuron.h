@@ -1,0 +1,168 @@
+// The arithmetic of one step of a leaky integrate-and-fire neuron, forward and backward, and nothing else.
+//
+// R is a number on a GPU and a vector of numbers on a CPU; M is what comparing them gives. Every operation is rounded as
+// written (-ffp-contract=off, -fmad=false), in the order of fastlif/ops/reference.py, so that all backends agree bit for bit.
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define FASTLIF_INLINE __host__ __device__ __forceinline__
+#else
+#define FASTLIF_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace fastlif {
+
+// Numbered as RESETS and KINDS in fastlif/neuron.py and fastlif/surrogate.py, Keep as in fastlif/ops/state.py.
+enum class Reset : int { none, soft, delayed, hard };
+enum class Surrogate : int { triangle, rectangle, pass_through, sigmoid, atan, fast_sigmoid };
+enum class Keep : int { nothing, spikes, bits, code, input };
+
+struct Options {
+  Reset reset;
+  Surrogate surrogate;
+  bool tied;           // reset_amount is the threshold
+  bool detach_reset;
+  bool fire_on_equal;
+  bool spiking;        // false: the output is h
+  Keep keep;
+};
+
+template <class R>
+struct Constants {
+  R decay, gain, bias, threshold, amount, v_reset, scale, height;
+};
+
+constexpr int kLevels = 127;  // of the 1-byte code; the last one says outside
+
+// exp(x) for x <= 0: defined for numbers in cuda_loops.h, for vectors in lanes.h.
+template <class R>
+FASTLIF_INLINE R exponential(const R& x);
+
+template <class R>
+FASTLIF_INLINE R magnitude(const R& z) {
+  return z < R{} ? -z : z;
+}
+
+template <class R>
+FASTLIF_INLINE auto fire(const Options& o, const Constants<R>& c, const R& h) {
+  return o.fire_on_equal ? h >= c.threshold : h > c.threshold;
+}
+
+template <class R>
+FASTLIF_INLINE R charge(const Options& o, const Constants<R>& c, const R& v, const R& x) {
+  R h = c.decay * v + c.gain * x + c.bias;
+  if (o.reset == Reset::delayed) h = h - (fire(o, c, v) ? c.amount : R{});
+  return h;
+}
+
+template <class R, class M>
+FASTLIF_INLINE R reset(const Options& o, const Constants<R>& c, const R& h, const M& s) {
+  if (o.reset == Reset::soft) return h - (s ? c.amount : R{});
+  if (o.reset == Reset::hard) return s ? c.v_reset : h;
+  return h;
+}
+
+// The derivative of firing at z = h - threshold.
+template <class R>
+FASTLIF_INLINE R surrogate(const Options& o, const Constants<R>& c, const R& z) {
+  const R one = R{} + 1;
+  switch (o.surrogate) {
+    case Surrogate::triangle: {
+      const R a = magnitude(z);
+      return a < c.scale ? c.height * (one - a / c.scale) : R{};
+    }
+    case Surrogate::rectangle:
+      return magnitude(z) < c.scale ? c.height : R{};
+    case Surrogate::pass_through:
+      return c.height;
+    case Surrogate::sigmoid: {
+      const R e = exponential(-(c.scale * magnitude(z)));
+      return c.height * e / ((one + e) * (one + e));
+    }
+    case Surrogate::atan: {
+      const R u = c.scale * z;
+      return c.height / (one + u * u);
+    }
+    default: {
+      const R d = one + c.scale * magnitude(z);
+      return c.height / (d * d);
+    }
+  }
+}
+
+// abs(z) / width in 127 levels, as a number; kLevels where z is outside the window (or NaN).
+template <class R>
+FASTLIF_INLINE R level(const Constants<R>& c, const R& h) {
+  const R a = magnitude(R(h - c.threshold)), top = R{} + (kLevels - 1), q = a / c.scale * (R{} + kLevels);
+  return a < c.scale ? (q < top ? q : top) : R{} + kLevels;
+}
+
+// What a level and the spike say of z: abs(z) at the middle of the level's interval.
+template <class R, class M>
+FASTLIF_INLINE void from_level(const Options& o, const Constants<R>& c, const R& q, const M& s, R& sg, R& h) {
+  const R one = R{} + 1, a = (q + (R{} + 0.5f)) * (one / (R{} + kLevels)), z = a * c.scale;
+  const R peak = o.surrogate == Surrogate::triangle ? c.height * (one - a) : c.height;
+  sg = q < R{} + kLevels ? peak : R{};
+  h = c.threshold + (s ? z : -z);
+}
+
+// What the next step hands back. `g` is dL/dv[t], with a delayed reset dL/dh[t+1].
+template <class R>
+struct Carried {
+  R g, decay, gain, threshold;  // the last three: the sums of dL/ddecay, dL/dgain, dL/dthreshold
+};
+
+// d(-reset_amount * s) / dthreshold: the spike moves with the threshold, and so does a tied amount.
+template <class R, class M>
+FASTLIF_INLINE R taken(const Options& o, const Constants<R>& c, const M& s, const R& sg) {
+  const R moved = o.detach_reset ? R{} : c.amount * sg;
+  return o.tied ? moved - (s ? R{} + 1 : R{}) : moved;
+}
+
+template <class R>
+FASTLIF_INLINE R delayed_factor(const Options& o, const Constants<R>& c, const R& sg) {
+  return o.detach_reset ? c.decay : c.decay - c.amount * sg;
+}
+
+// dL/dh[t]. `last`: step T-1, where carried.g is the gradient of the final membrane; `cut`: none flows from t+1 to t.
+template <class R, class M>
+FASTLIF_INLINE R backward(const Options& o, const Constants<R>& c, const M& s, const R& sg, const R& h, const R& gs,
+                          bool last, bool cut, bool for_threshold, Carried<R>& carried) {
+  const R one = R{} + 1;
+  const bool delayed = o.reset == Reset::delayed;
+  R g = carried.g, reset_g = carried.g;
+  if (last) {
+    if (delayed) reset_g = R{};
+  } else {
+    if (delayed) g = g * delayed_factor(o, c, sg);
+    if (cut) g = R{};
+    if (!delayed) reset_g = g;
+  }
+  R through = g;
+  if (o.reset == Reset::soft && !o.detach_reset) through = g * (one - c.amount * sg);
+  if (o.reset == Reset::hard)
+    through = o.detach_reset ? (s ? R{} : g) : R(g * ((s ? R{} : one) + (c.v_reset - h) * sg));
+  const R gh = gs * sg + through;
+  if (for_threshold) {
+    R term = -(gs * sg);
+    if (o.reset == Reset::soft || delayed) term = term + reset_g * taken(o, c, s, sg);
+    if (o.reset == Reset::hard && !o.detach_reset) term = term - g * ((c.v_reset - h) * sg);
+    carried.threshold = carried.threshold + term;
+  }
+  carried.g = delayed ? gh : R(c.decay * gh);
+  return gh;
+}
+
+// With a delayed reset, the step before the first one that carries gradient: its spike acts inside, its membrane is v.
+template <class R>
+FASTLIF_INLINE void backward_before(const Options& o, const Constants<R>& c, const R& v, Carried<R>& carried) {
+  if (o.reset != Reset::delayed) return;
+  const auto s = fire(o, c, v);
+  const R sg = surrogate(o, c, R(v - c.threshold));
+  carried.threshold = carried.threshold + carried.g * taken(o, c, s, sg);
+  carried.g = carried.g * delayed_factor(o, c, sg);
+}
+
+}  // namespace fastlif

@@ -1,0 +1,118 @@
+"""Builds csrc/ into fastlif._C against PyTorch's stable ABI: one binary for Python >= 3.11 and torch >= 2.11.
+
+FASTLIF_CUDA=auto|0|1: build the CUDA kernels where nvcc of torch's CUDA version is present | never | or fail.
+FASTLIF_CUDA_ARCHS="80;90;100": the compute capabilities to build for; the last one also as PTX.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import setuptools
+from setuptools.command.build_ext import build_ext
+from setuptools.command.bdist_wheel import bdist_wheel
+
+ROOT = Path(__file__).parent
+TORCH = "torch>=2.11,<2.14"
+LIMITED_API = "0x030B0000"
+STABLE_ABI = "0x020B000000000000"  # torch 2.11
+
+
+def find_torch():
+    """The environment's torch, also when pip's isolated build hides it; None if there is none."""
+    try:
+        import torch
+    except ImportError:
+        prefixes = {"base": sys.prefix, "platbase": sys.exec_prefix}
+        sys.path += [sysconfig.get_path(kind, vars=prefixes) for kind in ("purelib", "platlib")]
+        try:
+            import torch
+        except ImportError:
+            return None
+    return torch
+
+
+def nvcc_for(torch):
+    """(nvcc, why not): nvcc if it can build for this torch."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = os.path.join(home, "bin", "nvcc") if home else shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if torch.version.cuda is None:
+        return None, "this torch is built without CUDA"
+    if not os.path.exists(nvcc):
+        return None, "no nvcc (set CUDA_HOME)"
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"release (\d+)", told).group(1)
+    if version != torch.version.cuda.split(".")[0]:
+        return None, f"nvcc is of CUDA {version}, torch of CUDA {torch.version.cuda}"
+    return nvcc, None
+
+
+class Build(build_ext):
+    """Adds torch's headers, and compiles .cu files with nvcc where that is possible."""
+
+    def build_extensions(self):
+        torch = find_torch()
+        if torch is None:
+            raise SystemExit(f"fastlif: building needs {TORCH}, and this environment has none")
+        wanted = os.environ.get("FASTLIF_CUDA", "auto")
+        nvcc, why = (None, "FASTLIF_CUDA=0") if wanted == "0" else nvcc_for(torch)
+        if wanted == "1" and nvcc is None:
+            raise SystemExit(f"fastlif: FASTLIF_CUDA=1, but the CUDA kernels cannot be built: {why}")
+        print(f"fastlif: {f'CUDA kernels with {nvcc}' if nvcc else f'no CUDA kernels: {why}'}", file=sys.stderr)
+        lib = Path(torch.__file__).parent / "lib"
+        for extension in self.extensions:
+            extension.include_dirs += [str(lib.parent / "include"), "csrc"]
+            extension.library_dirs.append(str(lib))
+            extension.libraries += ["torch", "torch_cpu", "c10"]
+            if nvcc:
+                extension.libraries.append("torch_cuda")
+                extension.define_macros += [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
+                extension.extra_objects += self.cuda_objects(nvcc, extension)
+        super().build_extensions()
+
+    def cuda_objects(self, nvcc, extension):
+        """Object files of csrc/*.cu and the CUDA runtime to link."""
+        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
+        archs = os.environ.get("FASTLIF_CUDA_ARCHS", "80;90;100").split(";")
+        codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
+        codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in extension.define_macros]
+        includes = [f"-I{path}" for path in extension.include_dirs]
+        flags = ["-O3", "-std=c++20", "-fmad=false", "-Xcompiler", "-fPIC", "--threads", "0", "--expt-relaxed-constexpr"]
+        jobs = []
+        for source in sorted(Path("csrc").glob("*.cu")):
+            target = str(Path(self.build_temp) / f"{source.stem}.cu.o")
+            command = [nvcc, *flags, *codes, *macros, *includes, "-c", str(source), "-o", target]
+            jobs.append((target, command, subprocess.Popen(command)))
+        for _, command, process in jobs:
+            if process.wait() != 0:
+                raise SystemExit(f"fastlif: failed: {' '.join(command)}")
+        root = Path(nvcc).resolve().parent.parent
+        extension.library_dirs += [str(root / d) for d in ("lib64", "targets/x86_64-linux/lib") if (root / d).is_dir()]
+        extension.libraries.append("cudart")
+        return [target for target, _, _ in jobs]
+
+
+class Wheel(bdist_wheel):
+    """A wheel for every Python that has the limited API."""
+
+    def get_tag(self):
+        _, _, platform = super().get_tag()
+        return "cp311", "abi3", platform
+
+
+extension = setuptools.Extension(
+    "fastlif._C",
+    ["csrc/module.cpp", "csrc/cpu.cpp"],
+    depends=[str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*")],
+    define_macros=[("Py_LIMITED_API", LIMITED_API), ("TORCH_TARGET_VERSION", STABLE_ABI)],
+    extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fvisibility=hidden"],
+    py_limited_api=True,
+    language="c++",
+)
+
+setuptools.setup(ext_modules=[extension], cmdclass={"build_ext": Build, "bdist_wheel": Wheel})
