@@ -5,7 +5,10 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <limits>
 #include <memory>
 #include <string_view>
 #include <type_traits>
@@ -14,9 +17,14 @@
 #include <immintrin.h>
 #endif
 
-#include "lanes.h"
-
 namespace fastlif {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
 
 // A thread's buffers, each of `capacity` numbers; h has kChunk of them.
 template <class F>

@@ -2,14 +2,17 @@
 // compiler's target pragmas with FASTLIF_BYTES, the width of a vector. A block's membranes stay in cache over all steps.
 
 #if FASTLIF_BYTES == 64
-#define FASTLIF_ISA avx512
+#define FASTLIF_TARGET avx512
 #elif FASTLIF_BYTES == 32
-#define FASTLIF_ISA avx2
+#define FASTLIF_TARGET avx2
 #else
-#define FASTLIF_ISA plain
+#define FASTLIF_TARGET plain
 #endif
 
-namespace fastlif::FASTLIF_ISA {
+#include "neuron.h"
+#include "lanes.h"
+
+namespace fastlif::FASTLIF_TARGET {
 
 constexpr int kGroup = 64;  // neurons handled at once: whole bytes of bits, several vectors in flight
 
@@ -74,7 +77,8 @@ struct Block {
 
   static FASTLIF_INLINE Constants<R> constants(const Problem& p) {
     const double* u = p.values;
-    return {all(u[0]), all(u[1]), all(u[2]), all(u[3]), all(u[4]), all(u[5]), all(u[6]), all(u[7])};
+    const R equal = p.options.fire_on_equal ? all(u[3]) : all(std::numeric_limits<double>::quiet_NaN());
+    return {all(u[0]), all(u[1]), all(u[2]), all(u[3]), all(u[4]), all(u[5]), all(u[6]), all(u[7]), equal};
   }
 
   // Writes a tensor parameter out for the block's neurons.
@@ -88,6 +92,7 @@ struct Block {
     if (p.params[1].data) c.gain = load<W>(w.gain + n, W);
     if (p.params[2].data) c.threshold = load<W>(w.threshold + n, W);
     if (p.params[2].data && p.options.tied) c.amount = c.threshold;
+    if (p.params[2].data && p.options.fire_on_equal) c.equal = c.threshold;
   }
 
   static void prepare(const Problem& p, int64_t first, int64_t count, const Workspace<F>& w) {
@@ -112,7 +117,7 @@ struct Block {
       const R v = load<W>(w.v + i, W), in = load<W>(x + i, count);
       if (border) store<F>(border + i, v, count, false);
       const R h = charge(o, c, v, in);
-      const M s = fire(o, c, h);
+      const M s = fire(c, h);
       store<F>(w.v + i, reset(o, c, h, s), W, false);
       store<S>(spikes + i, o.spiking ? (s ? all(1) : R{}) : h, count, past);
       if (!row) continue;
@@ -168,7 +173,7 @@ struct Block {
         use(p, w, n, c);
         const R value = charge(o, c, load<W>(w.v + n, W), load<W>(x + n, std::min<int64_t>(W, count - n)));
         store<F>(h + n, value, W, false);
-        store<F>(w.v + n, reset(o, c, value, fire(o, c, value)), W, false);
+        store<F>(w.v + n, reset(o, c, value, fire(c, value)), W, false);
       }
     }
   }
@@ -209,7 +214,7 @@ struct Block {
       M s{};
       if (o.keep == Keep::input) {
         h = load<W>(at.h + i, W);
-        s = fire(o, c, h);
+        s = fire(c, h);
         sg = surrogate(o, c, R(h - c.threshold));
       } else if (o.keep == Keep::code) {
         const auto code = __builtin_convertvector((read<Vec<uint8_t, W>>(at.row + i, count)), M);
@@ -221,7 +226,7 @@ struct Block {
       }
       const R gs = at.gs ? load<W>(at.gs + i, count) : R{};
       Carried<R> carried{load<W>(w.g + i, W), R{}, R{}, R{}};
-      const R gh = fastlif::backward(o, c, s, sg, h, gs, at.last, at.cut, p.gthreshold != nullptr, carried);
+      const R gh = FASTLIF_TARGET::backward(o, c, s, sg, h, gs, at.last, at.cut, p.gthreshold != nullptr, carried);
       store<F>(w.g + i, carried.g, W, false);
       store<X>(at.gx + i, R(c.gain * gh), count, at.past);
       if (p.gthreshold) add(w.gthreshold + i, carried.threshold);
@@ -232,7 +237,7 @@ struct Block {
           v = load<W>(at.v + i, count);
         } else {
           const R before = load<W>(at.h - w.capacity + i, W);
-          v = reset(o, c, before, fire(o, c, before));
+          v = reset(o, c, before, fire(c, before));
         }
         add(w.gdecay + i, gh * v);
       }
@@ -308,6 +313,6 @@ struct Block {
   }
 };
 
-}  // namespace fastlif::FASTLIF_ISA
+}  // namespace fastlif::FASTLIF_TARGET
 
-#undef FASTLIF_ISA
+#undef FASTLIF_TARGET

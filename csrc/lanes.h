@@ -1,20 +1,7 @@
 // Vectors of numbers on a CPU, by the compiler's vector extension: loads that convert from what is in memory, stores that
-// convert back, and the exponential. Everything is inlined into loops that are compiled for one instruction set.
-#pragma once
+// convert back, and the exponential. Included, like neuron.h, once for each FASTLIF_TARGET.
 
-#include <cmath>
-#include <cstring>
-
-#include "neuron.h"
-
-namespace fastlif {
-
-struct BFloat16 {
-  uint16_t bits;
-};
-struct Half {
-  uint16_t bits;
-};
+namespace fastlif::FASTLIF_TARGET {
 
 template <class E, int W>
 struct VectorOf {
@@ -117,4 +104,4 @@ FASTLIF_INLINE R exponential(const R& x) {
   }
 }
 
-}  // namespace fastlif
+}  // namespace fastlif::FASTLIF_TARGET

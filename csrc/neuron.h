@@ -2,39 +2,13 @@
 //
 // R is a number on a GPU and a vector of numbers on a CPU; M is what comparing them gives. Every operation is rounded as
 // written (-ffp-contract=off, -fmad=false), in the order of fastlif/ops/reference.py, so that all backends agree bit for bit.
-#pragma once
+//
+// Included once for each FASTLIF_TARGET, which names a namespace: a compiler must see vectors compared where it may use
+// the instruction set, or it compares them one by one.
 
-#include <cstdint>
+#include "options.h"
 
-#ifdef __CUDACC__
-#define FASTLIF_INLINE __host__ __device__ __forceinline__
-#else
-#define FASTLIF_INLINE inline __attribute__((always_inline))
-#endif
-
-namespace fastlif {
-
-// Numbered as RESETS and KINDS in fastlif/neuron.py and fastlif/surrogate.py, Keep as in fastlif/ops/state.py.
-enum class Reset : int { none, soft, delayed, hard };
-enum class Surrogate : int { triangle, rectangle, pass_through, sigmoid, atan, fast_sigmoid };
-enum class Keep : int { nothing, spikes, bits, code, input };
-
-struct Options {
-  Reset reset;
-  Surrogate surrogate;
-  bool tied;           // reset_amount is the threshold
-  bool detach_reset;
-  bool fire_on_equal;
-  bool spiking;        // false: the output is h
-  Keep keep;
-};
-
-template <class R>
-struct Constants {
-  R decay, gain, bias, threshold, amount, v_reset, scale, height;
-};
-
-constexpr int kLevels = 127;  // of the 1-byte code; the last one says outside
+namespace fastlif::FASTLIF_TARGET {
 
 // exp(x) for x <= 0: defined for numbers in cuda_loops.h, for vectors in lanes.h.
 template <class R>
@@ -46,14 +20,14 @@ FASTLIF_INLINE R magnitude(const R& z) {
 }
 
 template <class R>
-FASTLIF_INLINE auto fire(const Options& o, const Constants<R>& c, const R& h) {
-  return o.fire_on_equal ? h >= c.threshold : h > c.threshold;
+FASTLIF_INLINE auto fire(const Constants<R>& c, const R& h) {
+  return (h > c.threshold) | (h == c.equal);
 }
 
 template <class R>
 FASTLIF_INLINE R charge(const Options& o, const Constants<R>& c, const R& v, const R& x) {
   R h = c.decay * v + c.gain * x + c.bias;
-  if (o.reset == Reset::delayed) h = h - (fire(o, c, v) ? c.amount : R{});
+  if (o.reset == Reset::delayed) h = h - (fire(c, v) ? c.amount : R{});
   return h;
 }
 
@@ -159,10 +133,10 @@ FASTLIF_INLINE R backward(const Options& o, const Constants<R>& c, const M& s, c
 template <class R>
 FASTLIF_INLINE void backward_before(const Options& o, const Constants<R>& c, const R& v, Carried<R>& carried) {
   if (o.reset != Reset::delayed) return;
-  const auto s = fire(o, c, v);
+  const auto s = fire(c, v);
   const R sg = surrogate(o, c, R(v - c.threshold));
   carried.threshold = carried.threshold + carried.g * taken(o, c, s, sg);
   carried.g = carried.g * delayed_factor(o, c, sg);
 }
 
-}  // namespace fastlif
+}  // namespace fastlif::FASTLIF_TARGET

@@ -1,7 +1,7 @@
 // What crosses from the checks to a kernel, and where things lie in the state kept for backward (fastlif/ops/state.py).
 #pragma once
 
-#include "neuron.h"
+#include "options.h"
 
 namespace fastlif {
 
