@@ -10,8 +10,7 @@ Over steps t = 0 ... T-1, with membrane v[-1] = v0:
 """
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 from .surrogate import KINDS, Surrogate, nearest, resolve
 
@@ -65,6 +64,11 @@ class Neuron:
     state: str = "exact"
     spiking: bool = True  # False: the output is h itself, a leaky integrator
 
+    kind: str = field(init=False, repr=False, compare=False)  # one of RESETS
+    windows: tuple[int, int] = field(init=False, repr=False, compare=False)  # (k1, k2), (0, 0) without truncation
+    values: tuple[float, ...] = field(init=False, repr=False, compare=False)  # the numbers as kernels take them
+    options: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the choices, in csrc/options.h's order
+
     def __post_init__(self):
         if self.decay is not None:
             _number("decay", self.decay, 0.0, 1.0)
@@ -75,37 +79,22 @@ class Neuron:
             _number(name, getattr(self, name))
         _choice("reset", self.reset, ("soft", "hard", "none"))
         _choice("state", self.state, STATES)
-        _windows(self.truncate)
+        windows = _windows(self.truncate)
         if self.reset_delay and self.reset != "soft":
             raise ValueError(f"reset_delay=True needs reset='soft', got reset={self.reset!r}")
         object.__setattr__(self, "surrogate", resolve(self.surrogate))
         if isinstance(self.truncate, list):
             object.__setattr__(self, "truncate", tuple(self.truncate))
-
-    @cached_property
-    def kind(self) -> str:
-        """One of RESETS."""
-        return "delayed" if self.reset_delay else self.reset
-
-    @cached_property
-    def tied(self) -> bool:
-        """Whether a soft reset subtracts the threshold itself."""
-        return self.reset_amount is None
-
-    @cached_property
-    def windows(self) -> tuple[int, int]:
-        """(k1, k2) of the truncation, (0, 0) without."""
-        return _windows(self.truncate)
-
-    @cached_property
-    def values(self) -> tuple[float, ...]:
-        """The numbers as operators and kernels take them; unused where a tensor stands in."""
-        number = [0.0 if n is None else float(n) for n in (self.decay, self.gain, self.bias, self.threshold)]
-        amount = number[3] if self.reset_amount is None else float(self.reset_amount)
-        return (*number, amount, float(self.v_reset), *self.surrogate.numbers)
-
-    @cached_property
-    def options(self) -> tuple[int, ...]:
-        """The choices as operators and kernels take them, in the order of csrc/neuron.h."""
-        flags = (self.tied, self.detach_reset, self.fire_on_equal, self.spiking)
-        return (RESETS.index(self.kind), KINDS.index(self.surrogate.kind), *map(int, flags), *self.windows)
+        kind = "delayed" if self.reset_delay else self.reset
+        tied = self.reset_amount is None
+        numbers = [0.0 if n is None else float(n) for n in (self.decay, self.gain, self.bias, self.threshold)]
+        amount = numbers[3] if tied else float(self.reset_amount)
+        flags = map(int, (tied, self.detach_reset, self.fire_on_equal, self.spiking))
+        derived = {
+            "kind": kind,
+            "windows": windows,
+            "values": (*numbers, amount, float(self.v_reset), *self.surrogate.numbers),
+            "options": (RESETS.index(kind), KINDS.index(self.surrogate.kind), *flags, *windows),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)

@@ -1,6 +1,7 @@
 """LIF, IF and LI: the layers, [T, B, ...] -> [T, B, ...]."""
 
 import math
+from dataclasses import fields
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ class Stateful(nn.Module):
         default = Neuron()
         shown = [
             f"{name}={getattr(self.neuron, name)!r}"
-            for name in Neuron.__dataclass_fields__
+            for name in (f.name for f in fields(Neuron) if f.init)
             if getattr(self.neuron, name) is not None and getattr(self.neuron, name) != getattr(default, name)
         ]
         return ", ".join(shown + (["carry_state=True"] if self.carry_state else []))

@@ -8,7 +8,7 @@ import torch
 
 from .backends import BACKENDS
 from .call import BackwardCall, ForwardCall
-from .state import Keep, layout
+from .state import Keep, Layout, membrane_dtype
 
 library = torch.library.Library("fastlif", "FRAGMENT")
 library.define(
@@ -26,42 +26,46 @@ library.define(
 
 def allocate_forward(x, v0, decay, gain, threshold, values, options, keep, dtype, backend):
     """Empty (spikes, v, state) for x [T, ...] with dense steps."""
-    lay = layout(x.shape, options[-2:], keep, x.dtype)
+    return _allocate_forward(x, dtype, Layout(x.shape, options[-2:], keep, x.dtype))
+
+
+def _allocate_forward(x, dtype, lay):
     stride = x.stride()[1:]
     spikes = x.new_empty_strided(x.shape, (lay.neurons, *stride), dtype=dtype)
     v = x.new_empty_strided(x.shape[1:], stride, dtype=lay.compute)
     return spikes, v, x.new_empty(lay.nbytes, dtype=torch.uint8)
 
 
+def forward(x, v0, decay, gain, threshold, values, options, keep, dtype, backend):
+    lay = Layout(x.shape, options[-2:], keep, x.dtype)
+    outputs = _allocate_forward(x, dtype, lay)
+    if lay.neurons:
+        BACKENDS[backend].forward(ForwardCall(lay, x, v0, (decay, gain, threshold), values, options, outputs))
+    return outputs
+
+
 def allocate_backward(
     gs, gv, x, v0, decay, gain, threshold, state, size, stride, dtype, values, options, keep, needs, backend
 ):
     """Empty (gx, gv0, gdecay, ggain, gthreshold); the last four, one number a neuron, are [0] where not asked for."""
-    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    compute = membrane_dtype(dtype)
     gx = state.new_empty_strided(size, stride, dtype=dtype)
-    totals = (
+    totals = [
         state.new_empty_strided(size[1:], stride[1:], dtype=compute) if need else state.new_empty(0, dtype=compute)
         for need in needs
-    )
+    ]
     return gx, *totals
-
-
-def forward(x, v0, decay, gain, threshold, values, options, keep, dtype, backend):
-    outputs = allocate_forward(x, v0, decay, gain, threshold, values, options, keep, dtype, backend)
-    if outputs[1].numel():
-        call = ForwardCall(x, v0, (decay, gain, threshold), values, options, keep, outputs)
-        BACKENDS[backend].forward(call)
-    return outputs
 
 
 def backward(gs, gv, x, v0, decay, gain, threshold, state, size, stride, dtype, values, options, keep, needs, backend):
     outputs = allocate_backward(
         gs, gv, x, v0, decay, gain, threshold, state, size, stride, dtype, values, options, keep, needs, backend
     )
-    if outputs[0][:1].numel() or (needs[0] and outputs[1].numel()):
-        asked = [outputs[0], *(g if need else None for g, need in zip(outputs[1:], needs, strict=True))]
+    lay = Layout(size, options[-2:], keep, dtype)
+    if lay.neurons:
+        asked = outputs[0], *(g if need else None for g, need in zip(outputs[1:], needs, strict=True))
         params = (decay, gain, threshold)
-        call = BackwardCall(gs, gv, x, v0, params, state, size, stride, dtype, values, options, keep, asked)
+        call = BackwardCall(lay, gs, gv, x, v0, params, state, size, stride, values, options, asked)
         BACKENDS[backend].backward(call)
     return outputs
 
@@ -76,9 +80,8 @@ torch.library.register_fake("fastlif::lif_backward", allocate_backward, lib=libr
 def setup_context(ctx, inputs, output):
     x, v0, decay, gain, threshold, values, options, keep, _, backend = inputs
     spikes, _, state = output
-    lay = layout(x.shape, options[-2:], keep, x.dtype)
     ctx.set_materialize_grads(False)
-    saved_x = x if lay.keep == Keep.INPUT and not lay.copies_x else None
+    saved_x = x if keep == Keep.INPUT and options[-2] == options[-1] else None  # else the state has a copy of some steps
     ctx.save_for_backward(saved_x, v0, decay, gain, threshold, state)
     ctx.call = values, options, keep, backend
     ctx.like = tuple(spikes.shape), tuple(spikes.stride()), x.dtype

@@ -5,17 +5,18 @@ backend never sees channels_last, batches or images, and all of them share these
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 
 from ..neuron import RESETS
 from ..surrogate import KINDS
-from .state import Chunk, Keep, Layout, layout
+from .state import Chunk, Layout
 
 
 def matrix(x: torch.Tensor) -> torch.Tensor:
     """[T, ...] with dense steps -> [T, N], no copy."""
-    return x.as_strided((x.shape[0], x[0].numel() if x.shape[0] else 0), (x.stride(0), 1))
+    return x.as_strided((x.shape[0], prod(x.shape[1:])), (x.stride(0), 1))
 
 
 def vector(v: torch.Tensor) -> torch.Tensor:
@@ -69,12 +70,11 @@ def param(p: torch.Tensor | None, size, stride) -> Param | None:
 class Call:
     """A call's options under their names, its layout and its parameters."""
 
-    def __init__(self, size, stride, x_dtype, device, v0, params, values, options, keep):
-        kind, surrogate, self.tied, self.detach_reset, self.fire_on_equal, self.spiking, *windows = options
+    def __init__(self, lay: Layout, size, stride, device, v0, params, values, options):
+        kind, surrogate, self.tied, self.detach_reset, self.fire_on_equal, self.spiking, *_ = options
         self.reset, self.surrogate = RESETS[kind], KINDS[surrogate]
-        self.options, self.values, self.keep, self.device = options, values, Keep(keep), device
-        self.steps = size[0]
-        self.layout: Layout = layout(size, tuple(windows), keep, x_dtype)
+        self.layout, self.keep, self.steps = lay, lay.keep, size[0]
+        self.options, self.values, self.device = options, values, device
         self.params = [param(p, size, stride) for p in params]
         self.v0 = None if v0 is None else vector(like_step(v0, size, stride))
 
@@ -96,8 +96,8 @@ class Call:
 class ForwardCall(Call):
     """x [T, N] in; spikes [T, N], v [N], state [bytes] to fill."""
 
-    def __init__(self, x, v0, params, values, options, keep, outputs):
-        super().__init__(x.shape, x.stride(), x.dtype, x.device, v0, params, values, options, keep)
+    def __init__(self, lay, x, v0, params, values, options, outputs):
+        super().__init__(lay, x.shape, x.stride(), x.device, v0, params, values, options)
         spikes, v, self.state = outputs
         self.x, self.spikes, self.v = matrix(x), matrix(spikes), vector(v)
 
@@ -105,8 +105,8 @@ class ForwardCall(Call):
 class BackwardCall(Call):
     """gs [T, N], gv [N] (each or None), x [T, N] or None, state in; gx [T, N] and four [N] (or None) to fill."""
 
-    def __init__(self, gs, gv, x, v0, params, state, size, stride, dtype, values, options, keep, outputs):
-        super().__init__(size, stride, dtype, state.device, v0, params, values, options, keep)
+    def __init__(self, lay, gs, gv, x, v0, params, state, size, stride, values, options, outputs):
+        super().__init__(lay, size, stride, state.device, v0, params, values, options)
         self.state = state
         self.x = None if x is None else matrix(x)
         self.gs = None if gs is None else matrix(like_steps(gs, size, stride))

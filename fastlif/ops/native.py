@@ -1,13 +1,16 @@
 """The compiled backends, `cpu` and `cuda`: csrc/ as the extension fastlif._C, or the reason why there is none."""
 
+import importlib
+
 import torch
 
 try:
-    from .. import _C  # registers fastlif::native_forward and native_backward
-
+    extension = importlib.import_module("fastlif._C")  # registers fastlif::native_forward and native_backward
     missing = None
-except ImportError as error:
+except (ImportError, OSError, RuntimeError) as error:
+    extension = None
     missing = f"the compiled extension fastlif._C cannot be loaded ({error}); reinstall with: pip install -e ."
+with_cuda = missing is None and torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_forward", "CUDA")
 
 
 class Native:
@@ -21,7 +24,7 @@ class Native:
         found = [] if missing is None else [missing]
         if device.type != self.device:
             found.append(f"it needs tensors on {self.device}, got {device}")
-        if missing is None and self.device == "cuda" and not built_for_cuda():
+        if missing is None and self.device == "cuda" and not with_cuda:
             found.append("the extension was built without CUDA (needs nvcc of torch's CUDA version; FASTLIF_CUDA=1)")
         return found
 
@@ -44,12 +47,7 @@ def description() -> str:
     """One line for people: what the extension is, or why it is missing."""
     if missing is not None:
         return missing
-    return f"{_C.__file__}, {'with' if built_for_cuda() else 'without'} CUDA"
-
-
-def built_for_cuda() -> bool:
-    """Whether the extension holds CUDA kernels."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_forward", "CUDA")
+    return f"{extension.__file__}, {'with' if with_cuda else 'without'} CUDA"
 
 
 def tensors(call):

@@ -105,15 +105,20 @@ class Schedule:
         return self.cut > 0 and (t + 1) % self.cut == 0
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where borders and rows lie in the state of `neurons` neurons."""
+def membrane_dtype(x_dtype: torch.dtype) -> torch.dtype:
+    """float32 for every input but float64."""
+    return torch.float64 if x_dtype == torch.float64 else torch.float32
 
-    schedule: Schedule
-    neurons: int
-    keep: Keep
-    compute: torch.dtype  # of the membrane
-    x_dtype: torch.dtype
+
+class Layout:
+    """Where borders and rows lie in the state, for x of `size` [T, ...] under the windows (k1, k2)."""
+
+    def __init__(self, size, windows, keep: int, x_dtype: torch.dtype):
+        self.schedule = Schedule(size[0], windows)
+        self.neurons = prod(size[1:])
+        self.keep = keep
+        self.x_dtype = x_dtype
+        self.compute = membrane_dtype(x_dtype)
 
     @property
     def copies_x(self) -> bool:
@@ -123,9 +128,11 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         """Bytes of one step's row."""
-        plane = (self.neurons + 7) // 8
-        copied = self.neurons * self.x_dtype.itemsize if self.copies_x else 0
-        return {Keep.SPIKES: plane, Keep.BITS: 2 * plane, Keep.CODE: self.neurons, Keep.INPUT: copied}.get(self.keep, 0)
+        if self.keep in (Keep.SPIKES, Keep.BITS):
+            return (self.neurons + 7) // 8 * int(self.keep)  # one plane or two
+        if self.keep == Keep.CODE:
+            return self.neurons
+        return self.neurons * self.x_dtype.itemsize if self.copies_x else 0
 
     @property
     def rows_at(self) -> int:
@@ -150,8 +157,3 @@ class Layout:
         rows = state[self.rows_at :]
         return (rows.view(self.x_dtype) if self.copies_x else rows).view(self.schedule.rows, -1)
 
-
-def layout(size: tuple[int, ...], neuron_windows: tuple[int, int], keep: int, x_dtype: torch.dtype) -> Layout:
-    """The layout for x of `size` [T, ...]."""
-    compute = torch.float64 if x_dtype == torch.float64 else torch.float32
-    return Layout(Schedule(size[0], neuron_windows), prod(size[1:]), Keep(keep), compute, x_dtype)
