@@ -13,8 +13,8 @@ import sysconfig
 from pathlib import Path
 
 import setuptools
-from setuptools.command.build_ext import build_ext
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 TORCH = "torch>=2.11,<2.14"
@@ -82,7 +82,16 @@ class Build(build_ext):
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
         macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in extension.define_macros]
         includes = [f"-I{path}" for path in extension.include_dirs]
-        flags = ["-O3", "-std=c++20", "-fmad=false", "-Xcompiler", "-fPIC", "--threads", "0", "--expt-relaxed-constexpr"]
+        flags = [
+            "-O3",
+            "-std=c++20",
+            "-fmad=false",
+            "-Xcompiler",
+            "-fPIC",
+            "--threads",
+            "0",
+            "--expt-relaxed-constexpr",
+        ]
         jobs = []
         for source in sorted(Path("csrc").glob("*.cu")):
             target = str(Path(self.build_temp) / f"{source.stem}.cu.o")
@@ -115,4 +124,8 @@ extension = setuptools.Extension(
     language="c++",
 )
 
-setuptools.setup(ext_modules=[extension], cmdclass={"build_ext": Build, "bdist_wheel": Wheel})
+setuptools.setup(
+    ext_modules=[extension],
+    setup_requires=[] if find_torch() else [TORCH],
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
+)

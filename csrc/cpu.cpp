@@ -72,7 +72,7 @@ namespace {
 
 constexpr int64_t kGroupSize = 64;            // blocks are whole groups, so that no two threads share a byte of bits
 constexpr int64_t kBlock = 8192;              // neurons whose membranes stay in cache
-constexpr int64_t kBlockOfChunks = 4096;      // where kChunk steps of h stay there too
+constexpr int64_t kBlockOfChunks = 2048;      // where kChunk steps of h stay there too
 constexpr int64_t kSerial = 1 << 15;          // neuron-steps that are not worth a second thread
 constexpr int64_t kPastCache = 16 << 20;      // bytes of output from which on it is written past the caches
 
@@ -143,31 +143,36 @@ void over_blocks(int64_t neurons, int64_t steps, int64_t block, bool chunks, con
   });
 }
 
-template <class F, class X, class S>
-void run(const Forward& p) {
-  using Loop = void (*)(const Forward&, int64_t, int64_t, bool, const Workspace<F>&);
-  Loop loop = plain::Block<F, X, S>::forward;
+// The loop for this machine's instruction set: Block<...>::forward or ::backward.
 #if defined(__x86_64__)
-  if (isa() == Isa::avx2) loop = avx2::Block<F, X, S>::forward;
-  if (isa() == Isa::avx512) loop = avx512::Block<F, X, S>::forward;
+#define FASTLIF_LOOP(direction)                                                                        \
+  (isa() == Isa::avx512 ? avx512::Block<F, X, S, tensors>::direction                                   \
+   : isa() == Isa::avx2 ? avx2::Block<F, X, S, tensors>::direction : plain::Block<F, X, S, tensors>::direction)
+#else
+#define FASTLIF_LOOP(direction) plain::Block<F, X, S, tensors>::direction
 #endif
+
+template <class F, class X, class S, bool tensors>
+void run_as(const Forward& p) {
   const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(S)) >= kPastCache;
+  const auto loop = FASTLIF_LOOP(forward);
   over_blocks<F>(p.neurons, p.schedule.steps, kBlock, false,
                  [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
 }
 
-template <class F, class X, class S>
-void run(const Backward& p) {
-  using Loop = void (*)(const Backward&, int64_t, int64_t, bool, const Workspace<F>&);
-  Loop loop = plain::Block<F, X, S>::backward;
-#if defined(__x86_64__)
-  if (isa() == Isa::avx2) loop = avx2::Block<F, X, S>::backward;
-  if (isa() == Isa::avx512) loop = avx512::Block<F, X, S>::backward;
-#endif
+template <class F, class X, class S, bool tensors>
+void run_as(const Backward& p) {
   const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(X)) >= kPastCache;
   const bool chunks = p.options.keep == Keep::input;
+  const auto loop = FASTLIF_LOOP(backward);
   over_blocks<F>(p.neurons, p.schedule.steps, chunks ? kBlockOfChunks : kBlock, chunks,
                  [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
+}
+
+template <class F, class X, class S, class P>
+void run(const P& p) {
+  const bool tensors = p.params[0].data || p.params[1].data || p.params[2].data;
+  return tensors ? run_as<F, X, S, true>(p) : run_as<F, X, S, false>(p);
 }
 
 template <class P>

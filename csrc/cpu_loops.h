@@ -59,8 +59,8 @@ FASTLIF_INLINE void store(T* to, const V& v, int count, bool past) {
   else std::memcpy(to, &out, count * sizeof(T));
 }
 
-// F: the type of the arithmetic, X: of the input, S: of the spikes. Both loops below are built from these.
-template <class F, class X, class S>
+// F: the type of the arithmetic, X: of the input, S: of the spikes. `tensors`: whether decay, gain or threshold is one.
+template <class F, class X, class S, bool tensors>
 struct Block {
   static constexpr int W = FASTLIF_BYTES / sizeof(F);
   using R = Vec<F, W>;
@@ -88,6 +88,7 @@ struct Block {
   }
 
   static FASTLIF_INLINE void use(const Problem& p, const Workspace<F>& w, int64_t n, Constants<R>& c) {
+    if constexpr (!tensors) return;
     if (p.params[0].data) c.decay = load<W>(w.decay + n, W);
     if (p.params[1].data) c.gain = load<W>(w.gain + n, W);
     if (p.params[2].data) c.threshold = load<W>(w.threshold + n, W);

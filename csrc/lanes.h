@@ -83,7 +83,7 @@ FASTLIF_INLINE Vec<uint16_t, W> narrow(const Vec<float, W>& v, Half) {
   return __builtin_convertvector(U(h | (sign >> 16)), Vec<uint16_t, W>);
 }
 
-// float: within 2 ulp. x = n * log(2) + r, a polynomial of r, and n added to the exponent.
+// float: within 2 ulp. x = n * log(2) + r, a polynomial of r, and 2^n by its bits.
 template <class R>
 FASTLIF_INLINE R exponential(const R& x) {
   constexpr int W = sizeof(x) / sizeof(x[0]);
@@ -93,13 +93,14 @@ FASTLIF_INLINE R exponential(const R& x) {
     return y;
   } else {
     using I = Vec<int32_t, W>;
-    const R bounded = x < R{} - 87.0f ? R{} - 87.0f : x;
+    const R bounded = x < R{} - 105.0f ? R{} - 105.0f : x;  // exp(-105) is 0
     const I n = __builtin_convertvector(R(bounded * 1.44269504f - 0.5f), I);
     const R whole = __builtin_convertvector(n, R), r = bounded - whole * 0.693359375f + whole * 2.12194440e-4f;
     R p = R{} + 1.9875691500e-4f;
     for (float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
       p = p * r + next;
-    const R y = (p * r * r + r + 1.0f) * bits_as<R>(I((n + 127) << 23));
+    const I half = n >> 1;  // 2^n in two steps, since it may be subnormal
+    const R y = (p * r * r + r + 1.0f) * bits_as<R>(I((half + 127) << 23)) * bits_as<R>(I((n - half + 127) << 23));
     return x == x ? y : x;
   }
 }

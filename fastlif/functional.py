@@ -4,10 +4,9 @@ import functools
 
 import torch
 
+from .checks import check_param, check_v0, check_x, dense_steps, refuse_transforms
 from .neuron import Neuron
 from .ops import backends, state
-
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def lif(
@@ -33,7 +32,7 @@ def lif(
 
         charge   h[t] = decay * v[t-1] + gain * x[t] + bias
         fire     s[t] = h[t] >= threshold
-        reset    soft: v[t] = h[t] - reset_amount * s[t]     hard: v[t] = v_reset if s[t] else h[t]     none: v[t] = h[t]
+        reset    soft: v[t] = h[t] - reset_amount * s[t]   hard: v[t] = v_reset if s[t] else h[t]   none: v[t] = h[t]
 
     Args:
         x: input current, [T, ...], float64, float32, bfloat16 or float16, any strides. T = 0 is valid.
@@ -52,8 +51,8 @@ def lif(
         surrogate: derivative of firing in backward: a name ("triangle", "rectangle", "pass_through", "sigmoid", "atan",
             "fast_sigmoid") or an object of fastlif.surrogate.
         fire_on_equal: whether h == threshold fires.
-        truncate: k cuts the gradient along time every k steps; (k1, k2) lets only the last k2 steps of each window of k1
-            carry any. See docs of `fastlif.neuron`.
+        truncate: k cuts the gradient along time every k steps; (k1, k2) lets only the last k2 steps of each window of
+            k1 carry any.
         state: what is kept for backward. "exact": the smallest format that gives exact gradients (0.25 byte per neuron
             and step for a rectangle, else x). "compact": at most 1 byte, for triangle and rectangle, with the surrogate
             derivative within 0.4 % of its peak (0.8 % for hard reset without detach_reset).
@@ -68,17 +67,23 @@ def lif(
         RuntimeError: the forced backend cannot run this call; the message says why.
     """
     tensors = [p if isinstance(p, torch.Tensor) else None for p in (decay, gain, threshold)]
-    decay, gain, threshold = (
-        n if p is None else None for n, p in zip((decay, gain, threshold), tensors, strict=True)
-    )
-    neuron = make_neuron(
+    decay, gain, threshold = (n if p is None else None for n, p in zip((decay, gain, threshold), tensors, strict=True))
+    options = (
         decay, gain, bias, threshold, reset, reset_amount, v_reset, reset_delay, detach_reset, surrogate,
         fire_on_equal, tuple(truncate) if isinstance(truncate, list) else truncate, state,
     )  # fmt: skip
+    if torch.compiler.is_compiling():
+        return run(Neuron(*options), x, v0, *tensors, backend=backend)
+    try:
+        neuron = make_neuron(*options)
+    except TypeError:
+        neuron = None
+    if neuron is None:  # an option is of the wrong kind, perhaps one that cannot be hashed: Neuron says which
+        neuron = Neuron(*options)
     return run(neuron, x, v0, *tensors, backend=backend)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024, typed=True)
 def make_neuron(*options) -> Neuron:
     """A checked Neuron, the same object for the same options."""
     return Neuron(*options)
@@ -96,6 +101,7 @@ def run(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`lif` for a Neuron made before; the tensors stand in for its numbers. (spikes or membranes, final membrane)."""
     check_x(x)
+    refuse_transforms(x, v0, decay, gain, threshold)
     if not dense_steps(x):
         x = x.contiguous()
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -110,7 +116,7 @@ def run(
     keep = int(state.choose(neuron, needs_grad, grads[2] or grads[3], grads[4]))
     kind = x.device.type
     dtype = x.dtype
-    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
     own = x.dtype if x.dtype.itemsize == dtype.itemsize else dtype  # spikes are 0 or 1: exact in any dtype
     backend = backends.choose(backend, x.device, x.dtype)
@@ -118,48 +124,3 @@ def run(
         x, v0, decay, gain, threshold, neuron.values, neuron.options, keep, own, backend
     )
     return spikes if own == dtype else spikes.to(dtype), v
-
-
-def check_x(x: torch.Tensor) -> None:
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"x must be a tensor [T, ...], got {type(x).__name__}")
-    if x.dtype not in FLOATS:
-        raise TypeError(f"x must be float64, float32, bfloat16 or float16, got {x.dtype}")
-    if x.layout != torch.strided:
-        raise TypeError(f"x must be a dense (strided) tensor, got layout {x.layout}")
-    if x.dim() == 0:
-        raise ValueError("x must have a time axis, [T, ...], got a tensor without dimensions")
-
-
-def check_v0(v0: torch.Tensor, x: torch.Tensor, compute: torch.dtype) -> None:
-    if v0.shape != x.shape[1:]:
-        raise ValueError(f"v0 must have the shape of one step of x, {list(x.shape[1:])}, got {list(v0.shape)}")
-    if v0.dtype != compute:
-        raise TypeError(f"v0 must be {compute} for x of {x.dtype}, got {v0.dtype}")
-    if v0.device != x.device:
-        raise ValueError(f"v0 must be on x's device, {x.device}, got {v0.device}")
-
-
-def check_param(name: str, p: torch.Tensor, x: torch.Tensor, compute: torch.dtype) -> torch.Tensor:
-    """p in the membrane's dtype. Its values are not checked: that would wait for the device."""
-    step = x.shape[1:]
-    if not p.dtype.is_floating_point:
-        raise TypeError(f"{name} must be a number or a floating-point tensor, got {p.dtype}")
-    if p.device != x.device:
-        raise ValueError(f"{name} must be on x's device, {x.device}, got {p.device}")
-    lined_up = zip(reversed(p.shape), reversed(step), strict=False)
-    if p.dim() > len(step) or any(own not in (1, allowed) for own, allowed in lined_up):
-        raise ValueError(f"{name} must broadcast against one step of x, {list(step)}, got {list(p.shape)}")
-    return p.to(compute)
-
-
-def dense_steps(x: torch.Tensor) -> bool:
-    """Whether every step x[t] covers its memory without gaps or overlaps, in some order of dimensions."""
-    if x.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted((st, n) for st, n in zip(x.stride()[1:], x.shape[1:], strict=True) if n != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return x.stride(0) == 0 or x.stride(0) >= expected or x.shape[0] <= 1

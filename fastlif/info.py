@@ -21,7 +21,9 @@ def info() -> str:
         f"CPU: {torch.get_num_threads()} threads of {os.cpu_count()}, torch uses {torch.backends.cpu.get_cpu_capability()}",
     ]
     if torch.cuda.is_available():
-        lines += [f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+        lines += [
+            f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
+        ]
     else:
         lines.append("CUDA: no device")
     lines.append(f"extension: {native.description()}")

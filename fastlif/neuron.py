@@ -77,6 +77,9 @@ class Neuron:
                 _number(name, getattr(self, name))
         for name in ("bias", "v_reset"):
             _number(name, getattr(self, name))
+        for name in ("reset_delay", "detach_reset", "fire_on_equal", "spiking"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         _choice("reset", self.reset, ("soft", "hard", "none"))
         _choice("state", self.state, STATES)
         windows = _windows(self.truncate)

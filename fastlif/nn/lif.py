@@ -32,6 +32,10 @@ class Stateful(nn.Module):
         if self.v is not None:
             self.v = self.v.detach()
 
+    def __getstate__(self):
+        """A copy keeps the carried membrane's values, not the graph that made it."""
+        return {**self.__dict__, "v": None if self.v is None else self.v.detach()}
+
     def _params(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {}
 
@@ -159,9 +163,7 @@ class LI(Stateful):
         carry_state: bool = False,
         backend: str | None = None,
     ):
-        neuron = Neuron(
-            decay, gain, bias, reset="none", surrogate="pass_through", truncate=truncate, spiking=False
-        )
+        neuron = Neuron(decay, gain, bias, reset="none", surrogate="pass_through", truncate=truncate, spiking=False)
         super().__init__(neuron, carry_state, backend)
 
 

@@ -81,7 +81,9 @@ def setup_context(ctx, inputs, output):
     x, v0, decay, gain, threshold, values, options, keep, _, backend = inputs
     spikes, _, state = output
     ctx.set_materialize_grads(False)
-    saved_x = x if keep == Keep.INPUT and options[-2] == options[-1] else None  # else the state has a copy of some steps
+    saved_x = (
+        x if keep == Keep.INPUT and options[-2] == options[-1] else None
+    )  # else the state has a copy of some steps
     ctx.save_for_backward(saved_x, v0, decay, gain, threshold, state)
     ctx.call = values, options, keep, backend
     ctx.like = tuple(spikes.shape), tuple(spikes.stride()), x.dtype

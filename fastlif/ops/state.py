@@ -156,4 +156,3 @@ class Layout:
         """The rows, [rows, ...]: uint8, or x's dtype where they are copies of it."""
         rows = state[self.rows_at :]
         return (rows.view(self.x_dtype) if self.copies_x else rows).view(self.schedule.rows, -1)
-

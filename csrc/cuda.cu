@@ -1,0 +1,27 @@
+// The CUDA backend: a problem's kernel on torch's current stream of a device.
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "cuda_run.h"
+
+namespace fastlif {
+namespace {
+
+template <class Problem>
+void launch(const Problem& p, Type x, Type spikes, int device) {
+  const torch::stable::accelerator::DeviceGuard guard(device);
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  const cudaError_t error = gpu::run(p, x, spikes, static_cast<cudaStream_t>(stream));
+  STD_TORCH_CHECK(error == cudaSuccess, "fastlif: the CUDA kernel could not be launched: ", cudaGetErrorString(error),
+                  error == cudaErrorNoKernelImageForDevice ? "; reinstall with FASTLIF_CUDA_ARCHS naming this device's" : "");
+}
+
+}  // namespace
+
+void cuda_run(const Forward& p, Type x, Type spikes, int device) { launch(p, x, spikes, device); }
+void cuda_run(const Backward& p, Type x, Type spikes, int device) { launch(p, x, spikes, device); }
+
+}  // namespace fastlif
