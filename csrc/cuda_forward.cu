@@ -6,7 +6,7 @@
 namespace fastlif::gpu {
 
 template <class F, class X, class S, int P, bool kLean>
-__global__ void __launch_bounds__(kBlock) forward_kernel(const __grid_constant__ Launch<Forward, F> l) {
+__global__ void __launch_bounds__(kBlock, kLean ? 8 : 4) forward_kernel(const __grid_constant__ Launch<Forward, F> l) {
   Thread<F, X, S, P, kLean>::forward(l, (int64_t(blockIdx.x) * kBlock + threadIdx.x) * P);
 }
 

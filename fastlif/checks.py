@@ -49,6 +49,11 @@ def check_v0(v0: torch.Tensor, x: torch.Tensor, compute: torch.dtype) -> None:
         raise ValueError(f"v0 must be on x's device, {x.device}, got {v0.device}")
 
 
+def check_number(name: str, number: float | None) -> None:
+    if number is None:
+        raise TypeError(f"{name} must be a number or a tensor, got None")
+
+
 def check_param(name: str, p: torch.Tensor, x: torch.Tensor, compute: torch.dtype) -> torch.Tensor:
     """p in the membrane's dtype. Its values are not checked: that would wait for the device."""
     step = x.shape[1:]

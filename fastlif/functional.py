@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from .checks import check_param, check_v0, check_x, dense_steps, refuse_transforms
+from .checks import check_number, check_param, check_v0, check_x, dense_steps, refuse_transforms
 from .neuron import Neuron
 from .ops import backends, state
 
@@ -108,8 +108,12 @@ def run(
     if v0 is not None:
         check_v0(v0, x, compute)
     decay, gain, threshold = (
-        p if p is None else check_param(name, p, x, compute)
-        for name, p in (("decay", decay), ("gain", gain), ("threshold", threshold))
+        check_number(name, number) if p is None else check_param(name, p, x, compute)
+        for name, number, p in (
+            ("decay", neuron.decay, decay),
+            ("gain", neuron.gain, gain),
+            ("threshold", neuron.threshold, threshold),
+        )
     )
     grads = [p is not None and p.requires_grad for p in (x, v0, decay, gain, threshold)]
     needs_grad = torch.is_grad_enabled() and any(grads)

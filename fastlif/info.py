@@ -16,9 +16,11 @@ def info() -> str:
     """
     from . import __version__
 
+    versions = {"fastlif": __version__, "torch": torch.__version__, "numpy": numpy.__version__}
+    versions["python"] = platform.python_version()
     lines = [
-        f"fastlif {__version__}, torch {torch.__version__}, numpy {numpy.__version__}, python {platform.python_version()}",
-        f"CPU: {torch.get_num_threads()} threads of {os.cpu_count()}, torch uses {torch.backends.cpu.get_cpu_capability()}",
+        ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"CPU: {torch.get_num_threads()} threads on {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
     ]
     if torch.cuda.is_available():
         lines += [

@@ -21,8 +21,8 @@ class SavedBytes:
 def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes:
     """Run fn(*args, **kwargs) and count every distinct storage that autograd keeps of it for backward.
 
-    Parameters and buffers of `fn` (if it is a module) and the tensors among the arguments are not counted: they are there
-    anyway. A storage kept by several layers counts once, for the first. The result of `fn` is dropped.
+    Parameters and buffers of `fn` (if it is a module) and the tensors among the arguments are not counted: they are
+    there anyway. A storage kept by several layers counts once, for the first. The result of `fn` is dropped.
     """
     net = fn if isinstance(fn, nn.Module) else None
     own = [*args, *kwargs.values(), *(net.parameters() if net else ()), *(net.buffers() if net else ())]

@@ -1,4 +1,4 @@
-"""The operators fastlif::lif_forward and fastlif::lif_backward: schema, fake kernel and gradient, once for all backends.
+"""The operators fastlif::lif_forward and fastlif::lif_backward: schema, fake kernel and gradient, for all backends.
 
 An operator allocates its outputs (which is all that its fake kernel does) and has a backend fill them. What is kept for
 backward is the last output, `state`, which `fastlif.lif` drops.

@@ -1,4 +1,4 @@
-"""The reference backend: the operators in plain PyTorch, step by step. The readable specification, and every test's oracle.
+"""The reference backend: the operators in plain PyTorch, step by step. The specification, and every test's oracle.
 
 All tensors are matrices [T, N] (or vectors [N]) in the order of memory; see `Call` in ops/call.py.
 """

@@ -1,7 +1,7 @@
 """State: what a forward pass keeps for backward, in which format, for which steps, and in how many bytes.
 
-All of it lies in one uint8 tensor: first the membranes at chunk borders (Keep.INPUT alone), then, from the next multiple
-of 64 bytes, one row for every step that carries gradient. csrc/state.h lays it out the same way.
+All of it lies in one uint8 tensor: first the membranes at chunk borders (Keep.INPUT alone), then, from the next
+multiple of 64 bytes, one row for every step that carries gradient. csrc/state.h lays it out the same way.
 """
 
 from dataclasses import dataclass
