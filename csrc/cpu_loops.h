@@ -81,6 +81,33 @@ struct Block {
     return {all(u[0]), all(u[1]), all(u[2]), all(u[3]), all(u[4]), all(u[5]), all(u[6]), all(u[7]), equal};
   }
 
+  // A loop for the most common options, where they are constants, or one for all.
+  template <Keep keep, Reset reset>
+  struct Fixed {
+    static FASTLIF_INLINE Options of(Options o) {
+      o.keep = keep, o.reset = reset, o.spiking = true;
+      return o;
+    }
+  };
+  struct AsGiven {
+    static FASTLIF_INLINE Options of(const Options& o) { return o; }
+  };
+  template <class Body>
+  static void specialise(const Options& o, const Body& body) {
+    if constexpr (!tensors && FASTLIF_BYTES > 16) {
+      if (o.spiking && o.reset == Reset::soft) {
+        if (o.keep == Keep::bits) return body(Fixed<Keep::bits, Reset::soft>{});
+        if (o.keep == Keep::code) return body(Fixed<Keep::code, Reset::soft>{});
+        if (o.keep == Keep::input) return body(Fixed<Keep::input, Reset::soft>{});
+      }
+      if (o.spiking && o.reset == Reset::hard) {
+        if (o.keep == Keep::code) return body(Fixed<Keep::code, Reset::hard>{});
+        if (o.keep == Keep::input) return body(Fixed<Keep::input, Reset::hard>{});
+      }
+    }
+    body(AsGiven{});
+  }
+
   // Writes a tensor parameter out for the block's neurons.
   static void spread(const Param& param, int64_t first, int64_t count, F* to) {
     const F* data = static_cast<const F*>(param.data);
@@ -115,6 +142,7 @@ struct Block {
       const int64_t i = n + k * W;
       const int count = full ? W : std::clamp(valid - k * W, 0, W);
       use(p, w, i, c);
+      __builtin_prefetch(x + p.x_stride + i);  // the next step: the machine's own prefetch stops where a block's row does
       const R v = load<W>(w.v + i, W), in = load<W>(x + i, count);
       if (border) store<F>(border + i, v, count, false);
       const R h = charge(o, c, v, in);
@@ -140,7 +168,12 @@ struct Block {
   }
 
   static void forward(const Forward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
-    const Options o = p.options;
+    specialise(p.options, [&](auto fix) __attribute__((always_inline)) { forward_as<decltype(fix)>(p, first, count, past, w); });
+  }
+
+  template <class Fix>
+  static void forward_as(const Forward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
+    const Options o = Fix::of(p.options);
     const Constants<R> c = constants(p);
     const int64_t plane = (p.neurons + 7) / 8, full = count / kGroup * kGroup;
     prepare(p, first, count, w);
@@ -164,13 +197,15 @@ struct Block {
   }
 
   // h of every step of the chunk, into w.h.
-  static void recompute(const Backward& p, const Chunk& chunk, int64_t first, int64_t count, const Workspace<F>& w) {
-    const Options o = p.options;
+  static FASTLIF_INLINE void recompute(const Backward& p, const Options& o, const Chunk& chunk, int64_t first, int64_t count,
+                                       const Workspace<F>& w) {
     Constants<R> c = constants(p);
     for (int64_t t = chunk.start; t < chunk.stop; ++t) {
       const X* x = input(p, chunk, t, first);
+      const int64_t ahead = p.x ? p.x_stride : p.neurons;
       F* h = w.h + (t - chunk.start) * w.capacity;
       for (int64_t n = 0; n < count; n += W) {
+        __builtin_prefetch(x + ahead + n);
         use(p, w, n, c);
         const R value = charge(o, c, load<W>(w.v + n, W), load<W>(x + n, std::min<int64_t>(W, count - n)));
         store<F>(h + n, value, W, false);
@@ -226,10 +261,13 @@ struct Block {
         if (o.keep == Keep::bits) sg = lanes_of(inside >> (k * W)) ? c.height : R{};
       }
       const R gs = at.gs ? load<W>(at.gs + i, count) : R{};
+      if (at.gs) __builtin_prefetch(at.gs - p.gs_stride + i);
+      if (o.keep == Keep::code) __builtin_prefetch(at.row - p.layout.row_bytes + i);
       Carried<R> carried{load<W>(w.g + i, W), R{}, R{}, R{}};
-      const R gh = FASTLIF_TARGET::backward(o, c, s, sg, h, gs, at.last, at.cut, p.gthreshold != nullptr, carried);
+      const R gh = FASTLIF_TARGET::backward(o, c, s, sg, h, gs, at.last, at.cut, tensors && p.gthreshold != nullptr, carried);
       store<F>(w.g + i, carried.g, W, false);
       store<X>(at.gx + i, R(c.gain * gh), count, at.past);
+      if constexpr (!tensors) continue;
       if (p.gthreshold) add(w.gthreshold + i, carried.threshold);
       if (p.ggain) add(w.ggain + i, gh * load<W>(at.x + i, count));
       if (p.gdecay) {
@@ -246,7 +284,12 @@ struct Block {
   }
 
   static void backward(const Backward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
-    const Options o = p.options;
+    specialise(p.options, [&](auto fix) __attribute__((always_inline)) { backward_as<decltype(fix)>(p, first, count, past, w); });
+  }
+
+  template <class Fix>
+  static void backward_as(const Backward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
+    const Options o = Fix::of(p.options);
     const Constants<R> c = constants(p);
     const Schedule schedule = p.schedule;
     const int64_t plane = (p.neurons + 7) / 8, full = count / kGroup * kGroup, rest = count - full;
@@ -264,7 +307,7 @@ struct Block {
       if (o.keep == Keep::input) {
         if (chunk.border >= 0) border = reinterpret_cast<const F*>(p.state) + chunk.border * p.neurons + first;
         std::memcpy(w.v, border, count * sizeof(F));
-        recompute(p, chunk, first, count, w);
+        recompute(p, o, chunk, first, count, w);
       }
       for (int64_t t = chunk.stop - 1; t >= chunk.start; --t) {
         Step at{};

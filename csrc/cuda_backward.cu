@@ -10,18 +10,15 @@ __global__ void __launch_bounds__((threads<F, P, kKept>())) backward_kernel(cons
   constexpr int kThreads = threads<F, P, kKept>();
   __shared__ typename Scratch<F, P>::Part parts[scratch_parts<F, P, kKept>()];
   const Scratch<F, P> scratch{parts + threadIdx.x, kThreads};
-  Thread<F, X, S, P, kLean>::template backward<kKept>(l, (int64_t(blockIdx.x) * kThreads + threadIdx.x) * P, scratch);
+  reverse<F, X, S, P, kLean, kKept>(l, (int64_t(blockIdx.x) * kThreads + threadIdx.x) * P, scratch);
 }
 
 cudaError_t run(const Backward& p, Type x, Type spikes, cudaStream_t stream) {
-  return with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean>() {
-    return with_kept(p.options.keep, [&]<Kept kKept>() {
-      constexpr int kThreads = threads<F, P, kKept>();
-      const int64_t grid = blocks(p.neurons, P, kThreads);
-      if (grid > kMostBlocks) return cudaErrorInvalidConfiguration;
-      backward_kernel<F, X, S, P, kLean, kKept><<<unsigned(grid), kThreads, 0, stream>>>(launch_of<F>(p));
-      return cudaGetLastError();
-    });
+  return with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean, Kept kKept>() {
+    constexpr int kThreads = threads<F, P, kKept>();
+    const int64_t grid = blocks(p.neurons, P, kThreads);
+    backward_kernel<F, X, S, P, kLean, kKept><<<unsigned(grid), kThreads, 0, stream>>>(launch_of<F, X, S>(p));
+    return cudaGetLastError();
   });
 }
 

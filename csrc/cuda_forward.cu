@@ -5,16 +5,15 @@
 
 namespace fastlif::gpu {
 
-template <class F, class X, class S, int P, bool kLean>
-__global__ void __launch_bounds__(kBlock, kLean ? 8 : 4) forward_kernel(const __grid_constant__ Launch<Forward, F> l) {
-  Thread<F, X, S, P, kLean>::forward(l, (int64_t(blockIdx.x) * kBlock + threadIdx.x) * P);
+template <class F, class X, class S, int P, bool kLean, Kept kKept>
+__global__ void __launch_bounds__(kBlock) forward_kernel(const __grid_constant__ Launch<Forward, F> l) {
+  Thread<F, X, S, P, kLean, kKept>::forward(l, (int64_t(blockIdx.x) * kBlock + threadIdx.x) * P);
 }
 
 cudaError_t run(const Forward& p, Type x, Type spikes, cudaStream_t stream) {
-  return with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean>() {
+  return with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean, Kept kKept>() {
     const int64_t grid = blocks(p.neurons, P, kBlock);
-    if (grid > kMostBlocks) return cudaErrorInvalidConfiguration;
-    forward_kernel<F, X, S, P, kLean><<<unsigned(grid), kBlock, 0, stream>>>(launch_of<F>(p));
+    forward_kernel<F, X, S, P, kLean, kKept><<<unsigned(grid), kBlock, 0, stream>>>(launch_of<F, X, S>(p));
     return cudaGetLastError();
   });
 }

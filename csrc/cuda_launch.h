@@ -1,16 +1,17 @@
 // From a problem to the kernel that runs it and its grid, for the GPU and for its twin on the host.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 
-#include "cuda_loops.h"
+#include "cuda_reverse.h"
 #include "run.h"
 
 namespace fastlif::gpu {
 
 constexpr int kBlock = 128;  // threads
 
-// Threads a block: with recomputation, as many as 32 KB of scratch serve.
+// Threads of a block in backward: with recomputation, as many as 32 KB of scratch serve.
 template <class F, int P, Kept kKept>
 constexpr int threads() {
   return kKept == Kept::input && sizeof(F) * P > 16 ? kBlock / 2 : kBlock;
@@ -19,7 +20,7 @@ constexpr int threads() {
 // 16-byte parts of the block's scratch.
 template <class F, int P, Kept kKept>
 constexpr int scratch_parts() {
-  return kKept == Kept::input ? kChunk * Scratch<F, P>::kParts * threads<F, P, kKept>() : 1;
+  return kKept == Kept::input ? kChunkSteps * Scratch<F, P>::kParts * threads<F, P, kKept>() : 1;
 }
 
 inline int64_t blocks(int64_t neurons, int per_thread, int threads) {
@@ -27,50 +28,75 @@ inline int64_t blocks(int64_t neurons, int per_thread, int threads) {
   return (neurons + each - 1) / each;
 }
 
-template <class F, class Problem>
+inline int64_t in_step(const Forward& p, int x_bytes, int) { return p.x_stride * x_bytes; }
+inline int64_t in_step(const Backward& p, int, int spike_bytes) { return p.gs_stride * spike_bytes; }
+inline int64_t out_step(const Forward& p, int, int spike_bytes) { return p.neurons * spike_bytes; }
+inline int64_t out_step(const Backward& p, int x_bytes, int) { return p.neurons * x_bytes; }
+
+template <class F, class X, class S, class Problem>
 Launch<Problem, F> launch_of(const Problem& p) {
   const double* u = p.values;
   const Schedule& s = p.schedule;
-  const int64_t last_window = s.cut > 0 && s.steps > 0 ? (s.steps - 1) / s.cut * s.cut : 0;
   const F equal = p.options.fire_on_equal ? F(u[3]) : std::numeric_limits<F>::quiet_NaN();
-  return {p, {F(u[0]), F(u[1]), F(u[2]), F(u[3]), F(u[4]), F(u[5]), F(u[6]), F(u[7]), equal}, last_window, s.rows(), s.borders()};
+  const int steps = int(s.steps), cut = int(std::min<int64_t>(s.cut, kMostSteps));
+  const int tail = s.whole() ? 0 : int(std::min<int64_t>(s.tail, kMostSteps));
+  return {p,
+          {F(u[0]), F(u[1]), F(u[2]), F(u[3]), F(u[4]), F(u[5]), F(u[6]), F(u[7]), equal},
+          steps, cut, tail, cut > 0 && steps > 0 ? (steps - 1) / cut * cut : 0,
+          s.rows(), s.borders(), in_step(p, sizeof(X), sizeof(S)), out_step(p, sizeof(X), sizeof(S))};
 }
 
-inline bool aligned(const void* data, int64_t stride_bytes = 0) {
-  return (reinterpret_cast<uintptr_t>(data) | uint64_t(stride_bytes)) % 16 == 0;
+// Whether a pack at `data` and one `step` bytes on lie where a single access, or accesses of 16 bytes, can reach them.
+inline bool aligned(const void* data, int64_t step, int pack_bytes) {
+  return (reinterpret_cast<uintptr_t>(data) | uint64_t(step)) % std::min(pack_bytes, 16) == 0;
 }
 
-// Whether every access of `pack` neurons is aligned.
-inline bool packs(const Problem& p, int pack, int x_bytes) {
-  return p.neurons % pack == 0 && aligned(p.x, p.x_stride * x_bytes) && aligned(p.v0);
+// Whether that is so of every access to `pack` neurons.
+template <class F, class X, class S>
+bool packs(const Problem& p, int pack) {
+  return p.neurons % pack == 0 && aligned(p.x, p.x_stride * sizeof(X), pack * sizeof(X)) && aligned(p.v0, 0, 16);
 }
-inline bool packs(const Forward& p, int pack, int x_bytes, int) {
-  return packs(p, pack, x_bytes) && aligned(p.spikes) && aligned(p.v) && aligned(p.state);
+template <class F, class X, class S>
+bool packs(const Forward& p, int pack) {
+  return packs<F, X, S>(static_cast<const Problem&>(p), pack) && aligned(p.spikes, 0, 16) && aligned(p.v, 0, 16) &&
+         aligned(p.state, 0, 16);
 }
-inline bool packs(const Backward& p, int pack, int x_bytes, int spike_bytes) {
-  return packs(p, pack, x_bytes) && aligned(p.gs, p.gs_stride * spike_bytes) && aligned(p.gv) && aligned(p.state) &&
-         aligned(p.gx) && aligned(p.gv0) && aligned(p.gdecay) && aligned(p.ggain) && aligned(p.gthreshold);
+template <class F, class X, class S>
+bool packs(const Backward& p, int pack) {
+  bool all = packs<F, X, S>(static_cast<const Problem&>(p), pack);
+  for (const void* data : {p.gv, static_cast<const void*>(p.state), static_cast<const void*>(p.gx),
+                           static_cast<const void*>(p.gv0), static_cast<const void*>(p.gdecay),
+                           static_cast<const void*>(p.ggain), static_cast<const void*>(p.gthreshold)})
+    all = all && aligned(data, 0, 16);
+  return all && aligned(p.gs, p.gs_stride * sizeof(S), pack * sizeof(S));
 }
 
-inline bool sums(const Forward&) { return false; }
-inline bool sums(const Backward& p) { return p.gdecay || p.ggain || p.gthreshold; }
+inline bool common(const Forward&) { return true; }
+inline bool common(const Backward& p) { return p.gs && !p.gdecay && !p.ggain && !p.gthreshold; }
 
-// Whether `pack` neurons that lie together have the same numbers, and no sums are asked for.
+// Whether Thread's kLean holds for `pack` neurons that lie together.
 template <class Problem>
 bool lean(const Problem& p, int pack) {
   for (const Param& param : p.params)
     if (param.data && param.size > 1 && param.inner % pack != 0) return false;
-  return !sums(p);
+  return p.options.spiking && p.schedule.whole() && common(p);
 }
 
-// Calls run.template operator()<F, X, S, P, kLean>().
+// Calls run.template operator()<F, X, S, P, kLean, kKept>().
+template <class F, class X, class S, int P, bool kLean, class Problem, class Run>
+auto with_kept(const Problem& p, const Run& run) {
+  if (p.options.keep == Keep::input) return run.template operator()<F, X, S, P, kLean, Kept::input>();
+  if (p.options.keep == Keep::code) return run.template operator()<F, X, S, P, kLean, Kept::code>();
+  return run.template operator()<F, X, S, P, kLean, Kept::bits>();
+}
+
 template <class F, class X, class S, class Problem, class Run>
 auto with_pack(const Problem& p, const Run& run) {
-  constexpr int P = 16 / sizeof(X);
-  if (!packs(p, P, sizeof(X), sizeof(S))) return run.template operator()<F, X, S, 1, false>();
+  constexpr int kFull = 16 / sizeof(X), kPart = std::min(kFull, 4);
   if constexpr (sizeof(X) < 8)
-    if (lean(p, P)) return run.template operator()<F, X, S, P, true>();
-  return run.template operator()<F, X, S, P, false>();
+    if (packs<F, X, S>(p, kFull) && lean(p, kFull)) return with_kept<F, X, S, kFull, true>(p, run);
+  if (packs<F, X, S>(p, kPart)) return with_kept<F, X, S, kPart, false>(p, run);
+  return with_kept<F, X, S, 1, false>(p, run);
 }
 
 template <class Problem, class Run>
@@ -81,14 +107,6 @@ auto with_types(const Problem& p, Type x, Type spikes, const Run& run) {
   if (spikes == Type::bfloat16) return with_pack<float, float, BFloat16>(p, run);
   if (spikes == Type::float16) return with_pack<float, float, Half>(p, run);
   return with_pack<float, float, float>(p, run);
-}
-
-// For Backward: calls run.template operator()<kKept>().
-template <class Run>
-auto with_kept(Keep keep, const Run& run) {
-  if (keep == Keep::input) return run.template operator()<Kept::input>();
-  if (keep == Keep::code) return run.template operator()<Kept::code>();
-  return run.template operator()<Kept::bits>();
 }
 
 }  // namespace fastlif::gpu

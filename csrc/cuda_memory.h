@@ -78,29 +78,29 @@ struct WordOf<1> {
 
 // Read once: the first to be evicted from caches.
 template <class T>
-FASTLIF_INLINE T load(const T* from) {
+FASTLIF_INLINE T load(const void* from) {
 #ifdef __CUDA_ARCH__
   using Word = typename WordOf<sizeof(T)>::type;
   T to;
   FASTLIF_UNROLL
   for (unsigned i = 0; i < sizeof(T) / sizeof(Word); ++i)
-    reinterpret_cast<Word*>(&to)[i] = __ldcs(reinterpret_cast<const Word*>(from) + i);
+    reinterpret_cast<Word*>(&to)[i] = __ldcs(static_cast<const Word*>(from) + i);
   return to;
 #else
-  return *from;
+  return *static_cast<const T*>(from);
 #endif
 }
 
 // Left in the caches: the next operator reads it.
 template <class T>
-FASTLIF_INLINE void store(T* to, const T& value) {
+FASTLIF_INLINE void store(void* to, const T& value) {
 #ifdef __CUDA_ARCH__
   using Word = typename WordOf<sizeof(T)>::type;
   FASTLIF_UNROLL
   for (unsigned i = 0; i < sizeof(T) / sizeof(Word); ++i)
-    reinterpret_cast<Word*>(to)[i] = reinterpret_cast<const Word*>(&value)[i];
+    static_cast<Word*>(to)[i] = reinterpret_cast<const Word*>(&value)[i];
 #else
-  *to = value;
+  *static_cast<T*>(to) = value;
 #endif
 }
 
@@ -169,8 +169,7 @@ FASTLIF_INLINE unsigned in_byte(unsigned bits, int64_t first) {
 }
 
 template <int P>
-FASTLIF_INLINE void store_byte(uint8_t* to, unsigned bits, int64_t first, bool here) {
-  if (!here) return;
+FASTLIF_INLINE void store_byte(uint8_t* to, unsigned bits, int64_t first) {
 #ifdef __CUDA_ARCH__
   if (unsigned(first) % 8 == 0) *to = uint8_t(bits);
 #else
@@ -189,7 +188,7 @@ struct Scratch {
 
   FASTLIF_INLINE void put(int step, const Pack<F, P>& from) const {
     FASTLIF_UNROLL
-    for (int i = 0; i < kParts; ++i) store(own + (step * kParts + i) * threads, reinterpret_cast<const Part*>(&from)[i]);
+    for (int i = 0; i < kParts; ++i) own[(step * kParts + i) * threads] = reinterpret_cast<const Part*>(&from)[i];
   }
   FASTLIF_INLINE Pack<F, P> get(int step) const {
     Pack<F, P> to;

@@ -7,8 +7,6 @@
 
 namespace fastlif::gpu {
 
-constexpr int64_t kMostBlocks = 0x7fffffff;
-
 cudaError_t run(const Forward& problem, Type x, Type spikes, cudaStream_t stream);
 cudaError_t run(const Backward& problem, Type x, Type spikes, cudaStream_t stream);
 

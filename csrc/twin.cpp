@@ -8,25 +8,23 @@
 namespace fastlif {
 
 void cpu_run(const Forward& p, Type x, Type spikes) {
-  gpu::with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean>() {
-    const auto launch = gpu::launch_of<F>(p);
+  gpu::with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean, gpu::Kept kKept>() {
+    const auto launch = gpu::launch_of<F, X, S>(p);
     const int64_t threads = gpu::blocks(p.neurons, P, gpu::kBlock) * gpu::kBlock;
-    for (int64_t i = 0; i < threads; ++i) gpu::Thread<F, X, S, P, kLean>::forward(launch, i * P);
+    for (int64_t i = 0; i < threads; ++i) gpu::Thread<F, X, S, P, kLean, kKept>::forward(launch, i * P);
   });
 }
 
 void cpu_run(const Backward& p, Type x, Type spikes) {
-  gpu::with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean>() {
-    gpu::with_kept(p.options.keep, [&]<gpu::Kept kKept>() {
-      constexpr int kThreads = gpu::threads<F, P, kKept>();
-      const auto launch = gpu::launch_of<F>(p);
-      const int64_t blocks = gpu::blocks(p.neurons, P, kThreads);
-      std::vector<typename gpu::Scratch<F, P>::Part> parts(gpu::scratch_parts<F, P, kKept>());
-      for (int64_t i = 0; i < blocks * kThreads; ++i) {
-        const gpu::Scratch<F, P> scratch{parts.data() + (kKept == gpu::Kept::input ? i % kThreads : 0), kThreads};
-        gpu::Thread<F, X, S, P, kLean>::template backward<kKept>(launch, i * P, scratch);
-      }
-    });
+  gpu::with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean, gpu::Kept kKept>() {
+    constexpr int kThreads = gpu::threads<F, P, kKept>();
+    const auto launch = gpu::launch_of<F, X, S>(p);
+    const int64_t threads = gpu::blocks(p.neurons, P, kThreads) * kThreads;
+    std::vector<typename gpu::Scratch<F, P>::Part> parts(gpu::scratch_parts<F, P, kKept>());
+    for (int64_t i = 0; i < threads; ++i) {
+      const gpu::Scratch<F, P> scratch{parts.data() + (kKept == gpu::Kept::input ? i % kThreads : 0), kThreads};
+      gpu::reverse<F, X, S, P, kLean, kKept>(launch, i * P, scratch);
+    }
   });
 }
 
