@@ -37,7 +37,6 @@ struct Workspace {
 
 #define FASTLIF_BYTES 16
 #include "cpu_loops.h"
-#undef FASTLIF_BYTES
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -48,7 +47,6 @@ struct Workspace {
 #endif
 #define FASTLIF_BYTES 32
 #include "cpu_loops.h"
-#undef FASTLIF_BYTES
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
@@ -59,7 +57,6 @@ struct Workspace {
 #endif
 #define FASTLIF_BYTES 64
 #include "cpu_loops.h"
-#undef FASTLIF_BYTES
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -70,11 +67,11 @@ struct Workspace {
 namespace fastlif {
 namespace {
 
-constexpr int64_t kGroupSize = 64;            // blocks are whole groups, so that no two threads share a byte of bits
-constexpr int64_t kBlock = 8192;              // neurons whose membranes stay in cache
-constexpr int64_t kBlockOfChunks = 2048;      // where kChunk steps of h stay there too
-constexpr int64_t kSerial = 1 << 15;          // neuron-steps that are not worth a second thread
-constexpr int64_t kPastCache = 16 << 20;      // bytes of output from which on it is written past the caches
+constexpr int64_t kGroupSize = 64;        // blocks are whole groups, so that no two threads share a byte of bits
+constexpr int64_t kBlock = 8192;          // neurons whose membranes stay in cache
+constexpr int64_t kBlockOfChunks = 2048;  // where kChunk steps of h stay there too
+constexpr int64_t kSerial = 1 << 15;      // neuron-steps that are not worth a second thread
+constexpr int64_t kPastCache = 16 << 20;  // bytes of output from which on it is written past the caches
 
 enum class Isa { plain, avx2, avx512 };
 
@@ -143,19 +140,20 @@ void over_blocks(int64_t neurons, int64_t steps, int64_t block, bool chunks, con
   });
 }
 
-// The loop for this machine's instruction set: Block<...>::forward or ::backward.
+// The loop for this machine's instruction set.
 #if defined(__x86_64__)
-#define FASTLIF_LOOP(direction)                                                                        \
-  (isa() == Isa::avx512 ? avx512::Block<F, X, S, tensors>::direction                                   \
-   : isa() == Isa::avx2 ? avx2::Block<F, X, S, tensors>::direction : plain::Block<F, X, S, tensors>::direction)
+#define FASTLIF_LOOP(Loop)                                    \
+  (isa() == Isa::avx512 ? avx512::Loop<F, X, S, tensors>::run \
+   : isa() == Isa::avx2 ? avx2::Loop<F, X, S, tensors>::run   \
+                        : plain::Loop<F, X, S, tensors>::run)
 #else
-#define FASTLIF_LOOP(direction) plain::Block<F, X, S, tensors>::direction
+#define FASTLIF_LOOP(Loop) plain::Loop<F, X, S, tensors>::run
 #endif
 
 template <class F, class X, class S, bool tensors>
 void run_as(const Forward& p) {
   const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(S)) >= kPastCache;
-  const auto loop = FASTLIF_LOOP(forward);
+  const auto loop = FASTLIF_LOOP(ForwardLoop);
   over_blocks<F>(p.neurons, p.schedule.steps, kBlock, false,
                  [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
 }
@@ -164,7 +162,7 @@ template <class F, class X, class S, bool tensors>
 void run_as(const Backward& p) {
   const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(X)) >= kPastCache;
   const bool chunks = p.options.keep == Keep::input;
-  const auto loop = FASTLIF_LOOP(backward);
+  const auto loop = FASTLIF_LOOP(BackwardLoop);
   over_blocks<F>(p.neurons, p.schedule.steps, chunks ? kBlockOfChunks : kBlock, chunks,
                  [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
 }

@@ -1,5 +1,5 @@
-// Vectors of numbers on a CPU, by the compiler's vector extension: loads that convert from what is in memory, stores that
-// convert back, and the exponential. Included, like neuron.h, once for each FASTLIF_TARGET.
+// Vectors of numbers on a CPU, by the compiler's vector extension: loads that convert from what is in memory, stores
+// that convert back, and the exponential. Included, like neuron.h, once for each FASTLIF_TARGET.
 
 namespace fastlif::FASTLIF_TARGET {
 

@@ -36,18 +36,18 @@ void* data(const MaybeTensor& t) { return t ? t->data_ptr() : nullptr; }
 
 // `matrix`, [T, N], gives the sizes, `x` the dtype: x in forward, gx in backward.
 Problem problem(const Tensor& matrix, Type x, const MaybeTensor* params, const MaybeTensor& v0, const Tensor& state,
-                const std::vector<double>& values, const std::vector<int64_t>& options, const std::vector<int64_t>& inner) {
+                const std::vector<double>& values, const std::vector<int64_t>& options,
+                const std::vector<int64_t>& inner) {
   STD_TORCH_CHECK(values.size() == 8 && options.size() == 9 && inner.size() == 3, "fastlif: not a neuron's numbers");
   Problem p{};
-  p.options = {Reset(options[0]),   Surrogate(options[1]), options[2] != 0,  options[3] != 0,
-               options[4] != 0,     options[5] != 0,       Keep(options[8])};
+  p.options = {Reset(options[0]), Surrogate(options[1]), options[2] != 0, options[3] != 0,
+               options[4] != 0,   options[5] != 0,       Keep(options[8])};
   p.schedule = {matrix.size(0), options[6], options[7]};
   p.neurons = matrix.size(1);
   const int64_t compute = x == Type::float64 ? 8 : 4;
   p.layout = Layout::of(p.schedule, p.options.keep, p.neurons, compute, size_of(x));
-  STD_TORCH_CHECK(state.numel() == p.layout.rows_at + p.schedule.rows() * p.layout.row_bytes,
-                  "fastlif: the state has ", state.numel(), " bytes and should have ",
-                  p.layout.rows_at + p.schedule.rows() * p.layout.row_bytes);
+  STD_TORCH_CHECK(state.numel() == p.layout.rows_at + p.schedule.rows() * p.layout.row_bytes, "fastlif: the state has ",
+                  state.numel(), " bytes and should have ", p.layout.rows_at + p.schedule.rows() * p.layout.row_bytes);
   std::copy(values.begin(), values.end(), p.values);
   for (int i = 0; i < 3; ++i)
     if (params[i]) p.params[i] = {params[i]->data_ptr(), params[i]->numel(), inner[i]};
@@ -64,8 +64,8 @@ void run(const P& p, const Tensor& on, Type x, Type spikes) {
 }
 
 void native_forward(Tensor x, MaybeTensor v0, MaybeTensor decay, MaybeTensor gain, MaybeTensor threshold,
-             std::vector<double> values, std::vector<int64_t> options, std::vector<int64_t> inner, Tensor spikes, Tensor v,
-             Tensor state) {
+                    std::vector<double> values, std::vector<int64_t> options, std::vector<int64_t> inner, Tensor spikes,
+                    Tensor v, Tensor state) {
   const MaybeTensor params[3] = {decay, gain, threshold};
   Forward p{problem(x, type_of(x), params, v0, state, values, options, inner)};
   p.x = x.data_ptr();
@@ -77,9 +77,9 @@ void native_forward(Tensor x, MaybeTensor v0, MaybeTensor decay, MaybeTensor gai
 }
 
 void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor v0, MaybeTensor decay, MaybeTensor gain,
-              MaybeTensor threshold, Tensor state, std::vector<double> values, std::vector<int64_t> options,
-              std::vector<int64_t> inner, Tensor gx, MaybeTensor gv0, MaybeTensor gdecay, MaybeTensor ggain,
-              MaybeTensor gthreshold) {
+                     MaybeTensor threshold, Tensor state, std::vector<double> values, std::vector<int64_t> options,
+                     std::vector<int64_t> inner, Tensor gx, MaybeTensor gv0, MaybeTensor gdecay, MaybeTensor ggain,
+                     MaybeTensor gthreshold) {
   const MaybeTensor params[3] = {decay, gain, threshold};
   Backward p{problem(gx, type_of(gx), params, v0, state, values, options, inner)};
   p.x = data(x);
@@ -101,7 +101,8 @@ void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor 
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
   m.def(
-      "native_forward(Tensor x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, float[] values, int[] options,"
+      "native_forward(Tensor x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, float[] values, int[] "
+      "options,"
       " int[] inner, Tensor(a!) spikes, Tensor(b!) v, Tensor(c!) state) -> ()");
   m.def(
       "native_backward(Tensor? gs, Tensor? gv, Tensor? x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold,"

@@ -1,7 +1,8 @@
 // The arithmetic of one step of a leaky integrate-and-fire neuron, forward and backward, and nothing else.
 //
-// R is a number on a GPU and a vector of numbers on a CPU; M is what comparing them gives. Every operation is rounded as
-// written (-ffp-contract=off, -fmad=false), in the order of fastlif/ops/reference.py, so that all backends agree bit for bit.
+// R is a number on a GPU and a vector of numbers on a CPU; M is what comparing them gives. Every operation is rounded
+// as written (-ffp-contract=off, -fmad=false), in the order of fastlif/ops/reference.py, so that all backends agree bit
+// for bit.
 //
 // Included once for each FASTLIF_TARGET, which names a namespace: a compiler must see vectors compared where it may use
 // the instruction set, or it compares them one by one.
@@ -47,10 +48,8 @@ FASTLIF_INLINE R surrogate(const Options& o, const Constants<R>& c, const R& z) 
       const R a = magnitude(z);
       return a < c.scale ? c.height * (one - a / c.scale) : R{};
     }
-    case Surrogate::rectangle:
-      return magnitude(z) < c.scale ? c.height : R{};
-    case Surrogate::pass_through:
-      return c.height;
+    case Surrogate::rectangle: return magnitude(z) < c.scale ? c.height : R{};
+    case Surrogate::pass_through: return c.height;
     case Surrogate::sigmoid: {
       const R e = exponential(-(c.scale * magnitude(z)));
       return c.height * e / ((one + e) * (one + e));

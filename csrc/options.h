@@ -19,10 +19,10 @@ enum class Keep : int { nothing, spikes, bits, code, input };
 struct Options {
   Reset reset;
   Surrogate surrogate;
-  bool tied;           // reset_amount is the threshold
+  bool tied;  // reset_amount is the threshold
   bool detach_reset;
   bool fire_on_equal;
-  bool spiking;        // false: the output is h
+  bool spiking;  // false: the output is h
   Keep keep;
 };
 

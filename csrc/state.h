@@ -35,7 +35,8 @@ struct Schedule {
     first = whole() || stop - tail < start ? start : stop - tail;
   }
   FASTLIF_INLINE Chunk chunk(int64_t i) const {
-    const int64_t per = whole() ? chunks() : chunks_per_window(), w = whole() ? 0 : i / per, offset = (i - w * per) * kChunk;
+    const int64_t per = whole() ? chunks() : chunks_per_window(), w = whole() ? 0 : i / per,
+                  offset = (i - w * per) * kChunk;
     int64_t first, stop;
     window(whole() ? 0 : w * cut, first, stop);
     const int64_t start = first + offset;
@@ -100,8 +101,8 @@ struct Backward : Problem {
   int64_t gs_stride;
   const void* gv;  // [N] or null
   const uint8_t* state;
-  void* gx;                                  // [T, N]
-  void *gv0, *gdecay, *ggain, *gthreshold;   // [N] or null
+  void* gx;                                 // [T, N]
+  void *gv0, *gdecay, *ggain, *gthreshold;  // [N] or null
 };
 
 }  // namespace fastlif

@@ -72,9 +72,11 @@ def dense_steps(x: torch.Tensor) -> bool:
     """Whether every step x[t] covers its memory without gaps or overlaps, in some order of dimensions."""
     if x.is_contiguous():
         return True
+    sizes = [(stride, size) for stride, size in zip(x.stride()[1:], x.shape[1:], strict=True) if size != 1]
     expected = 1
-    for stride, size in sorted((st, n) for st, n in zip(x.stride()[1:], x.shape[1:], strict=True) if n != 1):
-        if stride != expected:
+    while sizes:  # no sorting: Dynamo cannot sort symbolic strides
+        inner = [i for i, (stride, _) in enumerate(sizes) if stride == expected]
+        if not inner:
             return False
-        expected *= size
+        expected *= sizes.pop(inner[0])[1]
     return x.stride(0) == 0 or x.stride(0) >= expected or x.shape[0] <= 1

@@ -82,7 +82,8 @@ class Schedule:
             self.borders = (steps + CHUNK - 1) // CHUNK - 1 if steps != 0 else 0
         else:
             before = (steps - 1) // k1  # windows before the last
-            last = torch.sym_min(k2, steps - before * k1)
+            last = steps - before * k1  # steps of the last window: 1 ... k1
+            last -= (last + k1 - k2 - 1) // k1 * (last - k2)  # min(last, k2), as compilers can have it without a guard
             self.rows = before * k2 + last
             self.borders = before * ((k2 + CHUNK - 1) // CHUNK) + (last + CHUNK - 1) // CHUNK
 

@@ -1,0 +1,32 @@
+"""The command line: python -m bench layer | overhead | report | peak."""
+
+import argparse
+import sys
+
+from . import machine
+
+
+def main(arguments: list[str]) -> int:
+    from . import layer, overhead, peak, report
+
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Benchmarks of fastlif against other libraries."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    parts = {
+        "layer": (layer, "one LIF layer, every contender, checked and timed"),
+        "overhead": (overhead, "a call's own time on a tiny tensor"),
+        "report": (report, "table and plot of a result file"),
+        "peak": (peak, "peak memory of one contender in this process (used by layer --peak)"),
+    }
+    for name, (module, help_text) in parts.items():
+        module.add_arguments(commands.add_parser(name, help=help_text))
+    args = parser.parse_args(arguments)
+    if args.command in ("report", "peak"):
+        return parts[args.command][0].main(args)
+    machine.run_keeping_pages(arguments)
+    return parts[args.command][0].main(args, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""Case: one workload of the layer benchmark, and the data that every contender gets in it."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from fastlif import Rectangle, Triangle
+
+SURROGATES = {"triangle": Triangle(1.0), "rectangle": Rectangle(1.0)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer of `neurons` neurons over `steps` steps; decay 0.5 and threshold 1, where all formulas round alike."""
+
+    steps: int
+    neurons: int
+    dtype: str = "float32"
+    reset: str = "soft"
+    device: str = "cpu"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
+
+    @property
+    def neuron_steps(self) -> int:
+        return self.steps * self.neurons
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of x."""
+        return self.neuron_steps * self.torch_dtype.itemsize
+
+    @property
+    def title(self) -> str:
+        return f"T={self.steps}, {self.neurons:,} neurons, {self.dtype}, {self.reset} reset, {self.device}"
+
+    def form(self, surrogate: str = "triangle") -> dict:
+        """The neuron of this case, as options of fastlif.lif."""
+        neuron = {"decay": 0.5, "gain": 1.0, "threshold": 1.0, "reset": self.reset}
+        return neuron | {"surrogate": SURROGATES[surrogate]}
+
+    def inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x, the gradient of the spikes), both [T, N], normal, the same in every run; about a fifth spike."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        shape = (self.steps, self.neurons)
+        return tuple(torch.randn(shape, generator=generator, device=self.device).to(self.torch_dtype) for _ in range(2))
+
+    def as_dict(self) -> dict:
+        return asdict(self)

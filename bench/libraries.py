@@ -1,0 +1,131 @@
+"""SpikingJelly, snnTorch and Norse as contenders: each library's own layer, set to compute the benchmark's neuron."""
+
+import importlib
+from collections.abc import Callable
+
+import torch
+
+from .case import Case
+from .naive import spike_function
+
+Layer = Callable[[torch.Tensor], torch.Tensor]
+MODULES = {
+    "spikingjelly": "spikingjelly.activation_based.neuron",
+    "snntorch": "snntorch",
+    "norse": "norse.torch.functional.lif_box",
+}
+SPIKINGJELLY_BACKENDS = ("cuda", "triton", "torch")  # native CUDA, its Triton kernels, plain PyTorch
+
+
+def missing(library: str, case: Case) -> str | None:
+    """Why `library` cannot be imported, or None."""
+    try:
+        importlib.import_module(MODULES[library])
+    except ImportError as error:
+        return f"not installed ({error})"
+    return None
+
+
+def spikingjelly_missing(case: Case, surrogate: str, backend: str) -> str | None:
+    """Why SpikingJelly cannot run `case` with this surrogate and backend, or None."""
+    if why := missing("spikingjelly", case):
+        return why
+    if case.device == "cpu":
+        return None if backend == "torch" else f"its {backend} backend needs a CUDA device"
+    if surrogate == "rectangle" and backend != "torch":
+        return f"its {backend} kernels have no rectangular surrogate"
+    selection = _selection()
+    selection._requested = backend
+    try:
+        selection._select(torch.cuda.current_device())
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def _selection():
+    from spikingjelly._ops.lif import _selection
+
+    return _selection
+
+
+def spikingjelly(case: Case, surrogate: str, backend: str) -> Layer:
+    """Multi-step LIFNode with tau = 2 and undecayed input: decay 0.5, gain 1.
+
+    For float32 the node itself; otherwise the function behind it with a float32 membrane, since the node would keep the
+    membrane in x's dtype and then neither compute the same spikes nor use its kernels.
+    """
+    from spikingjelly.activation_based import functional, neuron
+    from spikingjelly.activation_based import surrogate as functions
+
+    function = {"triangle": functions.PiecewiseQuadratic, "rectangle": functions.Rect}[surrogate](1.0)
+    v_reset = None if case.reset == "soft" else 0.0
+    node = neuron.LIFNode(2.0, False, 1.0, v_reset, function, step_mode="m")
+    selection, chosen = _selection(), {}
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        # The library reads its backend from the environment at import; here several alternate in one process.
+        selection._requested, selection._selections = "auto" if case.device == "cpu" else backend, chosen
+        if x.dtype == torch.float32:
+            functional.reset_net(node)
+            return node(x)
+        v = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
+        return functional.lif_multi_step(x, v, 2.0, False, 1.0, v_reset, function)[0]
+
+    return run
+
+
+def snntorch_form(case: Case) -> dict:
+    """snnTorch resets from the membrane of the step before, detached, and fires above the threshold."""
+    own = {"detach_reset": True, "fire_on_equal": False}
+    return case.form() | own | ({"reset_delay": True} if case.reset == "soft" else {})
+
+
+def snntorch(case: Case) -> Layer:
+    """Leaky in its user's own loop, with our triangle as spike_grad and a float32 membrane."""
+    import snntorch as library
+
+    mechanism = {"soft": "subtract", "hard": "zero"}[case.reset]
+    fire = spike_function(case.form()["surrogate"], on_equal=False)
+    leaky = library.Leaky(0.5, 1.0, spike_grad=fire, reset_mechanism=mechanism).to(case.device)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        membrane = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
+        spikes = []
+        for step in x:
+            s, membrane = leaky(step, membrane)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+    return run
+
+
+def norse_form(case: Case) -> dict:
+    """LIFBox with dt / tau = 0.5 halves the input; with half the threshold its spikes are those of gain 1, threshold 1.
+
+    Its triangle has a fixed width of 1, on this halved membrane twice the others'.
+    """
+    return case.form() | {"gain": 0.5, "threshold": 0.5, "fire_on_equal": False}
+
+
+def norse(case: Case) -> Layer:
+    """LIFBox in the library's own time loop, with its triangle and a float32 membrane."""
+    from norse.torch.functional import lif_box
+    from norse.torch.functional.reset import reset_subtract, reset_value
+    from norse.torch.module.snn import SNN
+
+    parameters = lif_box.LIFBoxParameters(
+        tau_mem_inv=torch.tensor(0.5, device=case.device),
+        v_leak=torch.tensor(0.0, device=case.device),
+        v_th=torch.tensor(0.5, device=case.device),
+        v_reset=torch.tensor(0.0, device=case.device),
+        method="triangle",
+        alpha=1.0,
+        reset_method=reset_subtract if case.reset == "soft" else reset_value,
+    )
+
+    def start(x: torch.Tensor) -> lif_box.LIFBoxFeedForwardState:
+        return lif_box.LIFBoxFeedForwardState(v=torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device))
+
+    layer = SNN(lif_box.lif_box_feed_forward_step, start, parameters, dt=1.0)
+    return lambda x: layer(x)[0]

@@ -1,0 +1,182 @@
+// A block of neurons back through the steps that carry gradient. Included like cpu_block.h.
+
+namespace fastlif::FASTLIF_TARGET {
+
+template <class F, class X, class S, bool tensors>
+struct BackwardLoop : Block<F, X, S, tensors> {
+  using Base = Block<F, X, S, tensors>;
+  using Base::all;
+  using Base::constants;
+  using Base::lanes_of;
+  using Base::prepare;
+  using Base::specialise;
+  using Base::use;
+  using Base::W;
+  using typename Base::M;
+  using typename Base::R;
+
+  // h of every step of the chunk, into w.h.
+  static FASTLIF_INLINE void recompute(const Backward& p, const Options& o, const Chunk& chunk, int64_t first,
+                                       int64_t count, const Workspace<F>& w) {
+    Constants<R> c = constants(p);
+    for (int64_t t = chunk.start; t < chunk.stop; ++t) {
+      const X* x = input(p, chunk, t, first);
+      const int64_t ahead = p.x ? p.x_stride : p.neurons;
+      F* h = w.h + (t - chunk.start) * w.capacity;
+      for (int64_t n = 0; n < count; n += W) {
+        __builtin_prefetch(x + ahead + n);
+        use(p, w, n, c);
+        const R value = charge(o, c, load<W>(w.v + n, W), load<W>(x + n, std::min<int64_t>(W, count - n)));
+        store<F>(h + n, value, W, false);
+        store<F>(w.v + n, reset(o, c, value, fire(c, value)), W, false);
+      }
+    }
+  }
+
+  static FASTLIF_INLINE const X* input(const Backward& p, const Chunk& chunk, int64_t t, int64_t first) {
+    if (p.x) return static_cast<const X*>(p.x) + t * p.x_stride + first;
+    const uint8_t* row = p.state + p.layout.rows_at + (chunk.row + t - chunk.start) * p.layout.row_bytes;
+    return reinterpret_cast<const X*>(row) + first;
+  }
+
+  static FASTLIF_INLINE void add(F* to, const R& value) { store<F>(to, load<W>(to, W) + value, W, false); }
+
+  struct Step {
+    const S* gs;
+    X* gx;
+    const X* x;
+    const uint8_t* row;
+    const F* h;
+    const F* v;  // the membrane before a chunk's first step, null for the others
+    int64_t plane;
+    bool last, cut, past;
+  };
+
+  template <bool full>
+  static FASTLIF_INLINE void group(const Backward& p, const Options& o, const Workspace<F>& w, Constants<R> c,
+                                   int64_t n, int valid, const Step& at) {
+    uint64_t fired = 0, inside = 0;
+    if (o.keep == Keep::spikes || o.keep == Keep::bits) {
+      const int bytes = full ? kGroup / 8 : (valid + 7) / 8;
+      std::memcpy(&fired, at.row + n / 8, bytes);
+      if (o.keep == Keep::bits) std::memcpy(&inside, at.row + at.plane + n / 8, bytes);
+    }
+    for (int k = 0; k < kGroup / W; ++k) {
+      const int64_t i = n + k * W;
+      const int count = full ? W : std::clamp(valid - k * W, 0, W);
+      use(p, w, i, c);
+      R h{}, sg = c.height;
+      M s{};
+      if (o.keep == Keep::input) {
+        h = load<W>(at.h + i, W);
+        s = fire(c, h);
+        sg = surrogate(o, c, R(h - c.threshold));
+      } else if (o.keep == Keep::code) {
+        const auto code = __builtin_convertvector((read<Vec<uint8_t, W>>(at.row + i, count)), M);
+        s = (code & 128) != 0;
+        from_level(o, c, R(__builtin_convertvector(code & 127, R)), s, sg, h);
+      } else if (o.keep != Keep::nothing) {
+        s = lanes_of(fired >> (k * W));
+        if (o.keep == Keep::bits) sg = lanes_of(inside >> (k * W)) ? c.height : R{};
+      }
+      const R gs = at.gs ? load<W>(at.gs + i, count) : R{};
+      if (at.gs) __builtin_prefetch(at.gs - p.gs_stride + i);
+      if (o.keep == Keep::code) __builtin_prefetch(at.row - p.layout.row_bytes + i);
+      Carried<R> carried{load<W>(w.g + i, W), R{}, R{}, R{}};
+      const R gh =
+          FASTLIF_TARGET::backward(o, c, s, sg, h, gs, at.last, at.cut, tensors && p.gthreshold != nullptr, carried);
+      store<F>(w.g + i, carried.g, W, false);
+      store<X>(at.gx + i, R(c.gain * gh), count, at.past);
+      if constexpr (!tensors) continue;
+      if (p.gthreshold) add(w.gthreshold + i, carried.threshold);
+      if (p.ggain) add(w.ggain + i, gh * load<W>(at.x + i, count));
+      if (p.gdecay) {
+        R v;
+        if (at.v) {
+          v = load<W>(at.v + i, count);
+        } else {
+          const R before = load<W>(at.h - w.capacity + i, W);
+          v = reset(o, c, before, fire(c, before));
+        }
+        add(w.gdecay + i, gh * v);
+      }
+    }
+  }
+
+  static void run(const Backward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
+    specialise(p.options,
+               [&](auto fix) __attribute__((always_inline)) { run_as<decltype(fix)>(p, first, count, past, w); });
+  }
+
+  template <class Fix>
+  static void run_as(const Backward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
+    const Options o = Fix::of(p.options);
+    const Constants<R> c = constants(p);
+    const Schedule schedule = p.schedule;
+    const int64_t plane = (p.neurons + 7) / 8, full = count / kGroup * kGroup, rest = count - full;
+    prepare(p, first, count, w);
+    if (p.gv) std::memcpy(w.g, static_cast<const F*>(p.gv) + first, count * sizeof(F));
+    else std::memset(w.g, 0, count * sizeof(F));
+    for (F* total : {w.gdecay, w.ggain, w.gthreshold})
+      if (total) std::memset(total, 0, w.capacity * sizeof(F));
+    int64_t next = schedule.steps;
+    for (int64_t number = schedule.chunks() - 1; number >= 0; --number) {
+      const Chunk chunk = schedule.chunk(number);
+      if (chunk.stop < next) clear(p, chunk.stop, next, first, count);
+      next = chunk.start;
+      const F* border = w.v0;  // zeros or v0
+      if (o.keep == Keep::input) {
+        if (chunk.border >= 0) border = reinterpret_cast<const F*>(p.state) + chunk.border * p.neurons + first;
+        std::memcpy(w.v, border, count * sizeof(F));
+        recompute(p, o, chunk, first, count, w);
+      }
+      for (int64_t t = chunk.stop - 1; t >= chunk.start; --t) {
+        Step at{};
+        at.gs = p.gs ? static_cast<const S*>(p.gs) + t * p.gs_stride + first : nullptr;
+        at.gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+        at.past = past && reinterpret_cast<uintptr_t>(at.gx) % FASTLIF_BYTES == 0;
+        at.plane = plane;
+        at.last = t == schedule.steps - 1;
+        at.cut = schedule.is_cut(t);
+        if (o.keep == Keep::input) {
+          at.h = w.h + (t - chunk.start) * w.capacity;
+          at.x = input(p, chunk, t, first);
+          at.v = t == chunk.start ? border : nullptr;
+        } else if (p.layout.row_bytes > 0) {
+          at.row =
+              p.state + (chunk.row + t - chunk.start) * p.layout.row_bytes + (o.keep == Keep::code ? first : first / 8);
+        }
+        for (int64_t n = 0; n < full; n += kGroup) group<true>(p, o, w, c, n, kGroup, at);
+        if (rest > 0) group<false>(p, o, w, c, full, rest, at);
+      }
+      if (number == 0 || schedule.chunk(number - 1).stop != chunk.start) {
+        before_window(p, border, count, w);
+        if (!schedule.whole()) std::memset(w.g, 0, count * sizeof(F));
+      }
+    }
+    clear(p, 0, next, first, count);
+    void* totals[4] = {p.gv0, p.gdecay, p.ggain, p.gthreshold};
+    const F* sums[4] = {w.g, w.gdecay, w.ggain, w.gthreshold};
+    for (int i = 0; i < 4; ++i)
+      if (totals[i]) std::memcpy(static_cast<F*>(totals[i]) + first, sums[i], count * sizeof(F));
+  }
+
+  static void before_window(const Backward& p, const F* v, int64_t count, const Workspace<F>& w) {
+    if (p.options.reset != Reset::delayed) return;
+    Constants<R> c = constants(p);
+    for (int64_t n = 0; n < count; n += W) {
+      use(p, w, n, c);
+      Carried<R> carried{load<W>(w.g + n, W), R{}, R{}, p.gthreshold ? load<W>(w.gthreshold + n, W) : R{}};
+      backward_before(p.options, c, load<W>(v + n, std::min<int64_t>(W, count - n)), carried);
+      store<F>(w.g + n, carried.g, W, false);
+      if (p.gthreshold) store<F>(w.gthreshold + n, carried.threshold, W, false);
+    }
+  }
+
+  static void clear(const Backward& p, int64_t start, int64_t stop, int64_t first, int64_t count) {
+    for (int64_t t = start; t < stop; ++t)
+      std::memset(static_cast<X*>(p.gx) + t * p.neurons + first, 0, count * sizeof(X));
+  }
+};
+
+}  // namespace fastlif::FASTLIF_TARGET
