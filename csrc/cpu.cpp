@@ -185,6 +185,8 @@ void choose(const P& p, Type x, Type spikes) {
 
 }  // namespace
 
+const char* cpu_instruction_set() { return isa() == Isa::avx512 ? "avx512" : isa() == Isa::avx2 ? "avx2" : "plain"; }
+
 void cpu_run(const Forward& p, Type x, Type spikes) { choose(p, x, spikes); }
 void cpu_run(const Backward& p, Type x, Type spikes) { choose(p, x, spikes); }
 

@@ -123,6 +123,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastlif, CUDA, m) {
 #endif
 
 PyMODINIT_FUNC PyInit__C(void) {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "The compiled operators, registered on import.", -1};
-  return PyModule_Create(&module);
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", "The compiled operators, registered on import.", -1};
+  PyObject* module = PyModule_Create(&definition);
+  if (module) PyModule_AddStringConstant(module, "instruction_set", fastlif::cpu_instruction_set());
+  return module;
 }

@@ -47,7 +47,8 @@ def description() -> str:
     """One line for people: what the extension is, or why it is missing."""
     if missing is not None:
         return missing
-    return f"{extension.__file__}, {'with' if with_cuda else 'without'} CUDA"
+    cuda = "with" if with_cuda else "without"
+    return f"{extension.__file__}, {extension.instruction_set} on the CPU, {cuda} CUDA"
 
 
 def tensors(call):
