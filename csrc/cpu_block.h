@@ -67,7 +67,7 @@ struct Block {
   static FASTLIF_INLINE Constants<R> constants(const Problem& p) {
     const double* u = p.values;
     const R equal = p.options.fire_on_equal ? all(u[3]) : all(std::numeric_limits<double>::quiet_NaN());
-    return {all(u[0]), all(u[1]), all(u[2]), all(u[3]), all(u[4]), all(u[5]), all(u[6]), all(u[7]), equal};
+    return {all(u[0]), all(u[1]), all(u[2]), all(u[3]), all(u[4]), all(u[5]), all(u[6]), all(u[7]), equal, R{}};
   }
 
   // A loop for the most common options, where they are constants, or one for all.
