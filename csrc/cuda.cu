@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include "cuda_loops.h"
 #include "cuda_run.h"
 
 namespace fastlif {
@@ -11,12 +12,16 @@ namespace {
 
 template <class Problem>
 void launch(const Problem& p, Type x, Type spikes, int device) {
+  STD_TORCH_CHECK(p.schedule.steps <= gpu::kMostSteps && p.neurons <= gpu::kMostNeurons,
+                  "fastlif: the CUDA kernels take ", gpu::kMostSteps, " steps of ", gpu::kMostNeurons,
+                  " neurons at most, got ", p.schedule.steps, " of ", p.neurons);
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const cudaError_t error = gpu::run(p, x, spikes, static_cast<cudaStream_t>(stream));
-  STD_TORCH_CHECK(error == cudaSuccess, "fastlif: the CUDA kernel could not be launched: ", cudaGetErrorString(error),
-                  error == cudaErrorNoKernelImageForDevice ? "; reinstall with FASTLIF_CUDA_ARCHS naming this device's" : "");
+  STD_TORCH_CHECK(
+      error == cudaSuccess, "fastlif: the CUDA kernel could not be launched: ", cudaGetErrorString(error),
+      error == cudaErrorNoKernelImageForDevice ? "; reinstall with FASTLIF_CUDA_ARCHS naming this device's" : "");
 }
 
 }  // namespace

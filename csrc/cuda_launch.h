@@ -11,16 +11,14 @@ namespace fastlif::gpu {
 
 constexpr int kBlock = 128;  // threads
 
-// Threads of a block in backward: with recomputation, as many as 32 KB of scratch serve.
-template <class F, int P, Kept kKept>
+// Threads of a block in backward, and bytes of its scratch: with recomputation, no more than 48 KB.
+template <Kept kKept>
 constexpr int threads() {
-  return kKept == Kept::input && sizeof(F) * P > 16 ? kBlock / 2 : kBlock;
+  return kKept == Kept::input ? 64 : kBlock;
 }
-
-// 16-byte parts of the block's scratch.
-template <class F, int P, Kept kKept>
-constexpr int scratch_parts() {
-  return kKept == Kept::input ? kChunkSteps * Scratch<F, P>::kParts * threads<F, P, kKept>() : 1;
+template <class F, class X, class S, int P, Kept kKept>
+constexpr int scratch_bytes() {
+  return kKept == Kept::input ? threads<kKept>() * Scratch<F, X, S, P, kChunkSteps>::kBytes : 1;
 }
 
 inline int64_t blocks(int64_t neurons, int per_thread, int threads) {
@@ -41,9 +39,15 @@ Launch<Problem, F> launch_of(const Problem& p) {
   const int steps = int(s.steps), cut = int(std::min<int64_t>(s.cut, kMostSteps));
   const int tail = s.whole() ? 0 : int(std::min<int64_t>(s.tail, kMostSteps));
   return {p,
-          {F(u[0]), F(u[1]), F(u[2]), F(u[3]), F(u[4]), F(u[5]), F(u[6]), F(u[7]), equal},
-          steps, cut, tail, cut > 0 && steps > 0 ? (steps - 1) / cut * cut : 0,
-          s.rows(), s.borders(), in_step(p, sizeof(X), sizeof(S)), out_step(p, sizeof(X), sizeof(S))};
+          {F(u[0]), F(u[1]), F(u[2]), F(u[3]), F(u[4]), F(u[5]), F(u[6]), F(u[7]), equal, inverse(F(u[6]))},
+          steps,
+          cut,
+          tail,
+          cut > 0 && steps > 0 ? (steps - 1) / cut * cut : 0,
+          s.rows(),
+          s.borders(),
+          in_step(p, sizeof(X), sizeof(S)),
+          out_step(p, sizeof(X), sizeof(S))};
 }
 
 // Whether a pack at `data` and one `step` bytes on lie where a single access, or accesses of 16 bytes, can reach them.
@@ -64,9 +68,9 @@ bool packs(const Forward& p, int pack) {
 template <class F, class X, class S>
 bool packs(const Backward& p, int pack) {
   bool all = packs<F, X, S>(static_cast<const Problem&>(p), pack);
-  for (const void* data : {p.gv, static_cast<const void*>(p.state), static_cast<const void*>(p.gx),
-                           static_cast<const void*>(p.gv0), static_cast<const void*>(p.gdecay),
-                           static_cast<const void*>(p.ggain), static_cast<const void*>(p.gthreshold)})
+  for (const void* data :
+       {p.gv, static_cast<const void*>(p.state), static_cast<const void*>(p.gx), static_cast<const void*>(p.gv0),
+        static_cast<const void*>(p.gdecay), static_cast<const void*>(p.ggain), static_cast<const void*>(p.gthreshold)})
     all = all && aligned(data, 0, 16);
   return all && aligned(p.gs, p.gs_stride * sizeof(S), pack * sizeof(S));
 }
@@ -92,10 +96,12 @@ auto with_kept(const Problem& p, const Run& run) {
 
 template <class F, class X, class S, class Problem, class Run>
 auto with_pack(const Problem& p, const Run& run) {
-  constexpr int kFull = 16 / sizeof(X), kPart = std::min(kFull, 4);
-  if constexpr (sizeof(X) < 8)
-    if (packs<F, X, S>(p, kFull) && lean(p, kFull)) return with_kept<F, X, S, kFull, true>(p, run);
-  if (packs<F, X, S>(p, kPart)) return with_kept<F, X, S, kPart, false>(p, run);
+  constexpr int kFull = 16 / sizeof(X);
+  if constexpr (sizeof(X) < 8) {
+    if constexpr (std::is_same_v<X, S>)
+      if (packs<F, X, S>(p, kFull) && lean(p, kFull)) return with_kept<F, X, S, kFull, true>(p, run);
+    if (packs<F, X, S>(p, 4)) return with_kept<F, X, S, 4, false>(p, run);
+  }
   return with_kept<F, X, S, 1, false>(p, run);
 }
 

@@ -1,7 +1,7 @@
 // What one thread of a GPU does: the time loops over its P neurons. Compiled for the host too, where the tests run it.
 //
-// To reach a GPU's bandwidth, an SM must have 30 KB and more under way: 4.8 TB/s over an H200's 132 SMs times 0.8 us. A
-// thread keeps kAhead steps' loads of 16 bytes under way, so 512 threads an SM are enough.
+// To reach a GPU's bandwidth, an SM must have some 30 KB under way (an H200's 132 SMs: 4.8 TB/s times 0.8 us). A thread
+// keeps kAhead steps' loads of 16 bytes under way, so 512 threads an SM are enough; with recomputation, up to 32 loads.
 #pragma once
 
 #include "cuda_memory.h"
@@ -11,16 +11,16 @@ namespace fastlif::gpu {
 
 constexpr int kAhead = 4;
 constexpr int kChunkSteps = int(kChunk);
-constexpr int64_t kMostSteps = 1 << 30;
+constexpr int64_t kMostSteps = 1 << 30, kMostNeurons = int64_t(1) << 36;  // for int steps and 2^31 - 1 blocks
 
 // What a kernel gets: the problem, its numbers in the membrane's type, and what a thread would have to work out.
 template <class Problem, class F>
 struct Launch {
   Problem problem;
   Constants<F> constants;
-  int steps, cut, tail;    // of the schedule; tail == 0 where all steps carry gradient
-  int last_window;         // the first step of the last window of `cut` steps
-  int64_t rows, borders;   // in the state
+  int steps, cut, tail;       // of the schedule; tail == 0 where all steps carry gradient
+  int last_window;            // the first step of the last window of `cut` steps
+  int64_t rows, borders;      // in the state
   int64_t in_step, out_step;  // bytes between two steps of x and spikes, in backward of gs and gx
 };
 
@@ -28,11 +28,10 @@ struct Launch {
 enum class Kept { bits, code, input };
 
 // Options known when a loop is compiled, or only when it runs.
-template <Reset kReset, bool kDetach>
+template <Reset kReset>
 struct Only {
   static FASTLIF_INLINE Options of(Options o) {
     o.reset = kReset;
-    o.detach_reset = kDetach;
     o.spiking = true;
     return o;
   }
@@ -41,26 +40,27 @@ struct Any {
   static FASTLIF_INLINE Options of(const Options& o) { return o; }
 };
 
-// F: the type of the arithmetic, X: of the input, S: of the spikes. kLean: the common case, in which the P neurons spike
-// and have the same numbers, all steps carry gradient, and no gradient but gx and gv0 is asked for.
+// F: the type of the arithmetic, X: of the input, S: of the spikes. kLean: the common case, in which the P neurons
+// spike and have the same numbers, all steps carry gradient, and no gradient but gx and gv0 is asked for.
 template <class F, class X, class S, int P, bool kLean, Kept kKept>
 struct Thread {
   using In = Pack<X, P>;
   using Spikes = Pack<S, P>;
-  using Membrane = Pack<F, P>;
+  using Membrane = Numbers<F, P>;
 
   static FASTLIF_INLINE F element(const Param& param, int64_t n) {
     const F* data = static_cast<const F*>(param.data);
     if (param.size == 1) return *data;
-    if (((n | param.inner | param.size) >> 32) == 0) return data[uint32_t(n) / uint32_t(param.inner) % uint32_t(param.size)];
+    if (((n | param.inner | param.size) >> 32) == 0)
+      return data[uint32_t(n) / uint32_t(param.inner) % uint32_t(param.size)];
     return data[n / param.inner % param.size];
   }
 
   // The numbers of the thread's neurons.
-  struct Numbers {
+  struct Each {
     Constants<F> each[kLean ? 1 : P];
 
-    FASTLIF_INLINE Numbers(const Problem& p, const Constants<F>& all, int64_t first) {
+    FASTLIF_INLINE Each(const Problem& p, const Constants<F>& all, int64_t first) {
       FASTLIF_UNROLL
       for (int i = 0; i < (kLean ? 1 : P); ++i) {
         Constants<F>& c = each[i];
@@ -90,14 +90,18 @@ struct Thread {
     return kKept == Kept::input ? first * int64_t(sizeof(X)) : kKept == Kept::code ? first : first / 8;
   }
 
-  static FASTLIF_INLINE void store_row(const Options& o, const Numbers& c, const In& in, const Membrane& h,
+  static FASTLIF_INLINE void store_row(const Options& o, const Each& c, const In& in, const Membrane& h,
                                        const bool (&s)[P], uint8_t* row, int64_t plane, int64_t first) {
     if constexpr (kKept == Kept::input) {
       store(row, in);
     } else if constexpr (kKept == Kept::code) {
-      Pack<uint8_t, P> codes;
-      FASTLIF_UNROLL
-      for (int i = 0; i < P; ++i) codes.at[i] = uint8_t(int(level(c[i], h.at[i])) | (s[i] ? 128 : 0));
+      Pack<uint8_t, P> codes{};
+      const auto encode = [&] {
+        FASTLIF_UNROLL
+        for (int i = 0; i < P; ++i) codes.add_byte(i, unsigned(level(c[i], h.at[i])) | (s[i] ? 128u : 0u));
+      };
+      if (c[0].inverse != 0) encode();  // asked once, not for each neuron
+      else encode();
       store(row, codes);
     } else {
       unsigned bits = 0;
@@ -114,7 +118,7 @@ struct Thread {
   }
 
   template <class Known>
-  static FASTLIF_INLINE void forward_loop(const Launch<Forward, F>& l, const Numbers& c, int64_t first) {
+  static FASTLIF_INLINE void forward_loop(const Launch<Forward, F>& l, const Each& c, int64_t first) {
     const Forward& p = l.problem;
     const Options o = Known::of(p.options);
     const bool rows = kKept == Kept::bits ? o.keep != Keep::nothing : kKept == Kept::code || l.tail > 0;
@@ -174,13 +178,13 @@ struct Thread {
   // A thread past the end does the last one's work again: all of a warp must be there to put their bits together.
   static FASTLIF_INLINE void forward(const Launch<Forward, F>& l, int64_t first) {
     if (first >= l.problem.neurons) first = l.problem.neurons - P;
-    const Numbers c(l.problem, l.constants, first);
+    const Each c(l.problem, l.constants, first);
     if constexpr (kLean) {
       switch (l.problem.options.reset) {
-        case Reset::none: return forward_loop<Only<Reset::none, false>>(l, c, first);
-        case Reset::soft: return forward_loop<Only<Reset::soft, false>>(l, c, first);
-        case Reset::delayed: return forward_loop<Only<Reset::delayed, false>>(l, c, first);
-        default: return forward_loop<Only<Reset::hard, false>>(l, c, first);
+        case Reset::none: return forward_loop<Only<Reset::none>>(l, c, first);
+        case Reset::soft: return forward_loop<Only<Reset::soft>>(l, c, first);
+        case Reset::delayed: return forward_loop<Only<Reset::delayed>>(l, c, first);
+        default: return forward_loop<Only<Reset::hard>>(l, c, first);
       }
     } else {
       forward_loop<Any>(l, c, first);

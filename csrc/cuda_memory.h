@@ -1,5 +1,5 @@
-// How a GPU's thread sees memory: packs of up to 16 bytes, converted to and from the type of the arithmetic, the bits that
-// threads of a warp share, and its own shared memory. On the host the same by plain C++.
+// How a GPU's thread sees memory: packs of up to 16 bytes and their numbers, the bytes of bits that threads of a warp
+// share, and a scratch of its own in shared memory. On the host the same by plain C++.
 #pragma once
 
 #include <cmath>
@@ -11,22 +11,24 @@
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_pipeline.h>
 #define FASTLIF_UNROLL _Pragma("unroll")
-namespace fastlif {
-using BFloat16 = __nv_bfloat16;
-using Half = __half;
-}  // namespace fastlif
+#define FASTLIF_ROLLED _Pragma("unroll 1")
 #else
 #define FASTLIF_UNROLL
+#define FASTLIF_ROLLED
+#endif
+
 namespace fastlif {
+
 struct BFloat16 {
   uint16_t bits;
 };
 struct Half {
   uint16_t bits;
 };
+
 }  // namespace fastlif
-#endif
 
 #define FASTLIF_TARGET gpu
 #include "neuron.h"
@@ -41,120 +43,182 @@ template <>
 FASTLIF_INLINE float exponential(const float& x) {
   return expf(x);
 }
-
 template <>
 FASTLIF_INLINE double exponential(const double& x) {
   return exp(x);
 }
+template <>
+FASTLIF_INLINE float magnitude(const float& z) {
+  return fabsf(z);
+}
+template <>
+FASTLIF_INLINE double magnitude(const double& z) {
+  return fabs(z);
+}
 
-// P elements, accessed 16 bytes at a time.
+// Markstein's division by a known number: the quotient's error, exact in a fused multiply-add, corrects it to the last
+// bit. Where that underflows, and far outside the window, nothing depends on it.
+template <>
+FASTLIF_INLINE float over_scale(const Constants<float>& c, const float& a) {
+  if (c.inverse == 0) return a / c.scale;
+  const float q = a * c.inverse;
+  return fmaf(fmaf(-q, c.scale, a), c.inverse, q);
+}
+
+inline double inverse(double) { return 0; }
+inline float inverse(float scale) { return scale >= 0x1p-60f && scale <= 0x1p60f ? 1 / scale : 0; }
+
+// P numbers to calculate with.
+template <class F, int P>
+struct Numbers {
+  F at[P];
+};
+
+// P elements as they lie in memory: words, since a compiler that sees elements takes a load apart as soon as it is
+// issued, and so waits for it.
 template <class E, int P>
-struct alignas(sizeof(E) * P < 16 ? sizeof(E) * P : 16) Pack {
-  E at[P];
+struct Pack {
+  static constexpr int kBytes = sizeof(E) * P;
+  using Word = std::conditional_t<kBytes >= 4, uint32_t, std::conditional_t<kBytes == 2, uint16_t, uint8_t>>;
+  static constexpr int kPerWord = sizeof(E) < sizeof(Word) ? sizeof(Word) / sizeof(E) : 1;
+
+  Word words[kBytes / sizeof(Word)];
+
+  FASTLIF_INLINE unsigned byte(int i) const { return words[i / kPerWord] >> i % kPerWord * 8 & 255u; }
+  FASTLIF_INLINE void add_byte(int i, unsigned value) { words[i / kPerWord] |= Word(value << i % kPerWord * 8); }
 };
 
-#ifdef __CUDACC__
-template <int bytes>
-struct WordOf {
-  using type = uint4;
-};
-template <>
-struct WordOf<8> {
-  using type = uint2;
-};
-template <>
-struct WordOf<4> {
-  using type = unsigned;
-};
-template <>
-struct WordOf<2> {
-  using type = unsigned short;
-};
-template <>
-struct WordOf<1> {
-  using type = unsigned char;
-};
-#endif
+#ifdef __CUDA_ARCH__
+
+template <class T>
+using Access = std::conditional_t<
+    sizeof(T) % 16 == 0, uint4,
+    std::conditional_t<sizeof(T) == 8, uint2,
+                       std::conditional_t<sizeof(T) == 4, unsigned,
+                                          std::conditional_t<sizeof(T) == 2, unsigned short, unsigned char>>>>;
 
 // Read once: the first to be evicted from caches.
 template <class T>
-FASTLIF_INLINE T load(const void* from) {
-#ifdef __CUDA_ARCH__
-  using Word = typename WordOf<sizeof(T)>::type;
+__device__ __forceinline__ T load(const void* from) {
   T to;
   FASTLIF_UNROLL
-  for (unsigned i = 0; i < sizeof(T) / sizeof(Word); ++i)
-    reinterpret_cast<Word*>(&to)[i] = __ldcs(static_cast<const Word*>(from) + i);
+  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
+    reinterpret_cast<Access<T>*>(&to)[i] = __ldcs(static_cast<const Access<T>*>(from) + i);
   return to;
-#else
-  return *static_cast<const T*>(from);
-#endif
 }
 
 // Left in the caches: the next operator reads it.
 template <class T>
-FASTLIF_INLINE void store(void* to, const T& value) {
-#ifdef __CUDA_ARCH__
-  using Word = typename WordOf<sizeof(T)>::type;
+__device__ __forceinline__ void store(void* to, const T& value) {
   FASTLIF_UNROLL
-  for (unsigned i = 0; i < sizeof(T) / sizeof(Word); ++i)
-    static_cast<Word*>(to)[i] = reinterpret_cast<const Word*>(&value)[i];
-#else
-  *static_cast<T*>(to) = value;
-#endif
+  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
+    static_cast<Access<T>*>(to)[i] = reinterpret_cast<const Access<T>*>(&value)[i];
 }
-
-#ifdef __CUDACC__
-template <class F>
-FASTLIF_INLINE F wide(float x) {
-  return x;
-}
-template <class F>
-FASTLIF_INLINE F wide(double x) {
-  return x;
-}
-template <class F>
-FASTLIF_INLINE F wide(BFloat16 x) {
-  return __bfloat162float(x);
-}
-template <class F>
-FASTLIF_INLINE F wide(Half x) {
-  return __half2float(x);
-}
-template <class E, class F>
-FASTLIF_INLINE E narrowed(F x) {
-  if constexpr (std::is_same_v<E, BFloat16>) return __float2bfloat16_rn(x);
-  else if constexpr (std::is_same_v<E, Half>) return __float2half_rn(x);
-  else return x;
-}
-#else
-template <class F, class E>
-F wide(const E& x) {
-  return load<1>(&x, 1)[0];
-}
-template <class E, class F>
-E narrowed(F x) {
-  const auto bits = narrow<1>(Vec<F, 1>{x}, E{});
-  return bits_as<E>(bits);
-}
-#endif
 
 template <class F, class E, int P>
-FASTLIF_INLINE Pack<F, P> widen(const Pack<E, P>& from) {
-  Pack<F, P> to;
+__device__ __forceinline__ Numbers<F, P> widen(const Pack<E, P>& from) {
+  Numbers<F, P> to;
   FASTLIF_UNROLL
-  for (int i = 0; i < P; ++i) to.at[i] = wide<F>(from.at[i]);
+  for (int i = 0; i < P; ++i) {
+    if constexpr (std::is_same_v<E, double>) {
+      to.at[i] = __hiloint2double(from.words[2 * i + 1], from.words[2 * i]);
+    } else if constexpr (std::is_same_v<E, float>) {
+      to.at[i] = __uint_as_float(from.words[i]);
+    } else {
+      const unsigned word = from.words[i / from.kPerWord];
+      if constexpr (std::is_same_v<E, BFloat16>) to.at[i] = __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
+      else to.at[i] = __half2float(__ushort_as_half(i % 2 ? word >> 16 : word));
+    }
+  }
   return to;
 }
 
 // Rounded to nearest even.
 template <class E, class F, int P>
-FASTLIF_INLINE Pack<E, P> narrow(const Pack<F, P>& from) {
+__device__ __forceinline__ Pack<E, P> narrow(const Numbers<F, P>& from) {
   Pack<E, P> to;
-  FASTLIF_UNROLL
-  for (int i = 0; i < P; ++i) to.at[i] = narrowed<E>(from.at[i]);
+  if constexpr (std::is_same_v<E, double>) {
+    FASTLIF_UNROLL
+    for (int i = 0; i < P; ++i) {
+      to.words[2 * i] = __double2loint(from.at[i]);
+      to.words[2 * i + 1] = __double2hiint(from.at[i]);
+    }
+  } else if constexpr (std::is_same_v<E, float>) {
+    FASTLIF_UNROLL
+    for (int i = 0; i < P; ++i) to.words[i] = __float_as_uint(from.at[i]);
+  } else if constexpr (P == 1) {
+    if constexpr (std::is_same_v<E, BFloat16>) to.words[0] = __bfloat16_as_ushort(__float2bfloat16_rn(from.at[0]));
+    else to.words[0] = __half_as_ushort(__float2half_rn(from.at[0]));
+  } else {
+    FASTLIF_UNROLL
+    for (int i = 0; i < P; i += 2) {
+      if constexpr (std::is_same_v<E, BFloat16>) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(from.at[i], from.at[i + 1]);
+        to.words[i / 2] = reinterpret_cast<const unsigned&>(pair);
+      } else {
+        const __half2 pair = __floats2half2_rn(from.at[i], from.at[i + 1]);
+        to.words[i / 2] = reinterpret_cast<const unsigned&>(pair);
+      }
+    }
+  }
   return to;
 }
+
+// From global to a thread's own shared memory, without registers; wait_for_copies() before reading it.
+template <class T>
+__device__ __forceinline__ void copy_ahead(void* to, const void* from) {
+  if constexpr (sizeof(T) >= 4) __pipeline_memcpy_async(to, from, sizeof(T));
+  else store(to, load<T>(from));
+}
+__device__ __forceinline__ void wait_for_copies() {
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+}
+
+#else
+
+template <class T>
+FASTLIF_INLINE T load(const void* from) {
+  T to;
+  std::memcpy(&to, from, sizeof(T));
+  return to;
+}
+
+template <class T>
+FASTLIF_INLINE void store(void* to, const T& value) {
+  std::memcpy(to, &value, sizeof(T));
+}
+
+#ifdef __CUDACC__
+template <class F, class E, int P>
+FASTLIF_INLINE Numbers<F, P> widen(const Pack<E, P>&);
+template <class E, class F, int P>
+FASTLIF_INLINE Pack<E, P> narrow(const Numbers<F, P>&);
+#else
+template <class F, class E, int P>
+Numbers<F, P> widen(const Pack<E, P>& from) {
+  E elements[P];
+  std::memcpy(elements, &from, sizeof(from));
+  Numbers<F, P> to;
+  for (int i = 0; i < P; ++i) to.at[i] = load<1>(elements + i, 1)[0];
+  return to;
+}
+
+template <class E, class F, int P>
+Pack<E, P> narrow(const Numbers<F, P>& from) {
+  E elements[P];
+  for (int i = 0; i < P; ++i) elements[i] = bits_as<E>(narrow<1>(Vec<F, 1>{from.at[i]}, E{}));
+  return bits_as<Pack<E, P>>(elements);
+}
+#endif
+
+template <class T>
+FASTLIF_INLINE void copy_ahead(void* to, const void* from) {
+  store(to, load<T>(from));
+}
+FASTLIF_INLINE void wait_for_copies() {}
+
+#endif
 
 // A byte of bits belongs to 8 / P neighbouring threads, which put their P bits together, in the low byte and the second
 // one alike; the first thread stores. The host runs a warp's threads in turn, so there each adds its own.
@@ -171,30 +235,63 @@ FASTLIF_INLINE unsigned in_byte(unsigned bits, int64_t first) {
 template <int P>
 FASTLIF_INLINE void store_byte(uint8_t* to, unsigned bits, int64_t first) {
 #ifdef __CUDA_ARCH__
-  if (unsigned(first) % 8 == 0) *to = uint8_t(bits);
+  if (P == 8 || unsigned(first) % 8 == 0) *to = uint8_t(bits);
 #else
   *to = uint8_t(unsigned(first) % 8 == 0 ? bits : *to | bits);
 #endif
 }
 
-// A thread's own shared memory: P numbers for each step of a chunk, 16 bytes beside its neighbours' 16.
-template <class F, int P>
+// A thread's own shared memory for kSteps steps: x and then h in one place, gs in another. Neighbouring threads' parts
+// of 16 bytes lie side by side.
+template <class F, class X, class S, int P, int kSteps>
 struct Scratch {
-  static constexpr int kPart = sizeof(F) * P < 16 ? P : 16 / sizeof(F), kParts = P / kPart;
-  using Part = Pack<F, kPart>;
+  static constexpr int kPart = sizeof(F) * P < 16 ? P : 16 / int(sizeof(F)), kParts = P / kPart;
+  using Part = Numbers<F, kPart>;
+  static constexpr int kBytes = kSteps * P * int(sizeof(F) + sizeof(S));  // for one thread
 
-  Part* own;
+  char *h, *gs;
   int threads;
 
-  FASTLIF_INLINE void put(int step, const Pack<F, P>& from) const {
+  FASTLIF_INLINE Scratch(char* shared, int thread, int threads)
+      : h(shared + thread * sizeof(Part)),
+        gs(shared + threads * kSteps * P * sizeof(F) + thread * sizeof(Pack<S, P>)),
+        threads(threads) {}
+
+  FASTLIF_INLINE char* h_at(int step) const { return h + step * kParts * threads * int(sizeof(Part)); }
+  FASTLIF_INLINE char* gs_at(int step) const { return gs + step * threads * int(sizeof(Pack<S, P>)); }
+
+  FASTLIF_INLINE void put_h(int step, const Numbers<F, P>& from) const {
     FASTLIF_UNROLL
-    for (int i = 0; i < kParts; ++i) own[(step * kParts + i) * threads] = reinterpret_cast<const Part*>(&from)[i];
+    for (int i = 0; i < kParts; ++i) {
+      Part part;
+      FASTLIF_UNROLL
+      for (int k = 0; k < kPart; ++k) part.at[k] = from.at[i * kPart + k];
+      put(h_at(step) + i * threads * int(sizeof(Part)), part);
+    }
   }
-  FASTLIF_INLINE Pack<F, P> get(int step) const {
-    Pack<F, P> to;
+  FASTLIF_INLINE Numbers<F, P> get_h(int step) const {
+    Numbers<F, P> to;
     FASTLIF_UNROLL
-    for (int i = 0; i < kParts; ++i) reinterpret_cast<Part*>(&to)[i] = own[(step * kParts + i) * threads];
+    for (int i = 0; i < kParts; ++i) {
+      const Part part = get<Part>(h_at(step) + i * threads * int(sizeof(Part)));
+      FASTLIF_UNROLL
+      for (int k = 0; k < kPart; ++k) to.at[i * kPart + k] = part.at[k];
+    }
     return to;
+  }
+
+  template <class T>
+  static FASTLIF_INLINE T get(const char* from) {
+#ifdef __CUDA_ARCH__
+    const Access<T> word = *reinterpret_cast<const Access<T>*>(from);
+    return reinterpret_cast<const T&>(word);
+#else
+    return load<T>(from);
+#endif
+  }
+  template <class T>
+  static FASTLIF_INLINE void put(char* to, const T& value) {
+    store(to, value);
   }
 };
 

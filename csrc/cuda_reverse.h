@@ -11,10 +11,11 @@ class Reverse {
   using In = typename T::In;
   using Spikes = typename T::Spikes;
   using Membrane = typename T::Membrane;
-  using Numbers = typename T::Numbers;
+  using Each = typename T::Each;
+  using Shared = Scratch<F, X, S, P, kChunkSteps>;
 
  public:
-  FASTLIF_INLINE Reverse(const Launch<Backward, F>& l, const Numbers& c, int64_t first, const Scratch<F, P>& scratch)
+  FASTLIF_INLINE Reverse(const Launch<Backward, F>& l, const Each& c, int64_t first, const Shared& scratch)
       : l(l), p(l.problem), o(Known::of(l.problem.options)), c(c), first(first), scratch(scratch), border(l.borders) {
     gx = reinterpret_cast<char*>(static_cast<X*>(p.gx) + first) + (l.steps - 1) * l.out_step;
     row = p.state + p.layout.rows_at + l.rows * p.layout.row_bytes + T::place(first);
@@ -26,7 +27,11 @@ class Reverse {
 
   FASTLIF_INLINE void run() {
     if (l.steps == 0) return;
-    if (kLean || l.tail == 0) return before(steps(0, l.steps));
+    if (kLean || l.tail == 0) before(steps(0, l.steps));
+    else in_windows();
+  }
+
+  FASTLIF_INLINE void in_windows() {
     for (int start = l.last_window, stop = l.steps;; stop = start, start -= l.cut) {
       const int from = stop - start > l.tail ? stop - l.tail : start;
       const Membrane v = steps(from, stop);
@@ -60,9 +65,9 @@ class Reverse {
   const Launch<Backward, F>& l;
   const Backward& p;
   const Options o;
-  const Numbers& c;
+  const Each& c;
   const int64_t first;
-  const Scratch<F, P>& scratch;
+  const Shared& scratch;
   Carried<F> carried[P];
   int64_t border;      // rows of borders not yet used
   const uint8_t* row;  // past the rows not yet used
@@ -105,11 +110,21 @@ class Reverse {
     }
     const Membrane arrived = widen<F>(spikes);
     Membrane gh, out;
-    FASTLIF_UNROLL
-    for (int k = 0; k < P; ++k) {
-      gh.at[k] = gpu::backward(o, c[k], s[k], sg.at[k], h.at[k], arrived.at[k], !delayed || last, cut,
-                          !kLean && p.gthreshold != nullptr, carried[k]);
-      out.at[k] = c[k].gain * gh.at[k];
+    const auto all = [&](const Options& known) {
+      FASTLIF_UNROLL
+      for (int k = 0; k < P; ++k) {
+        gh.at[k] = gpu::backward(known, c[k], s[k], sg.at[k], h.at[k], arrived.at[k], !delayed || last, cut,
+                                 !kLean && p.gthreshold != nullptr, carried[k]);
+        out.at[k] = c[k].gain * gh.at[k];
+      }
+    };
+    Options known = o;  // asked once, not for each neuron
+    known.detach_reset = true;
+    if (o.detach_reset || (kKept == Kept::bits && o.reset == Reset::hard)) {
+      all(known);
+    } else {
+      known.detach_reset = false;
+      all(known);
     }
     store(gx, narrow<X>(out));
     gx -= l.out_step;
@@ -136,8 +151,8 @@ class Reverse {
     FASTLIF_UNROLL
     for (int k = 0; k < P; ++k) {
       if constexpr (kKept == Kept::code) {
-        s[k] = row.codes.at[k] >= 128;
-        from_level(o, c[k], F(row.codes.at[k] & 127), s[k], sg.at[k], h.at[k]);
+        s[k] = row.codes.byte(k) >= 128;
+        from_level(o, c[k], F(row.codes.byte(k) & 127), s[k], sg.at[k], h.at[k]);
       } else {
         s[k] = fired >> k & 1;
         sg.at[k] = inside >> k & 1 ? c[k].height : F(0);
@@ -173,67 +188,71 @@ class Reverse {
     }
   }
 
-  // Steps begin+count-1 ... begin: h from x and the membrane before them, into the scratch, then back. That membrane.
-  FASTLIF_INLINE Membrane chunk(int begin, int count) {
-    Spikes spikes[kAhead] = {};
+  template <Surrogate kKind>
+  FASTLIF_INLINE Membrane slopes_of(const Membrane& h) const {
+    Options known = o;
+    known.surrogate = kKind;
+    Membrane sg;
     FASTLIF_UNROLL
-    for (int i = 0; i < kAhead; ++i)
-      if (i < count) fetch(spikes[i]);
+    for (int k = 0; k < P; ++k) sg.at[k] = surrogate(known, c[k], F(h.at[k] - c[k].threshold));
+    return sg;
+  }
+
+  // The surrogate derivatives, which one it is asked once and not for each neuron.
+  FASTLIF_INLINE Membrane slopes(const Membrane& h) const {
+    switch (o.surrogate) {
+      case Surrogate::triangle:
+        return c[0].inverse != 0 ? slopes_of<Surrogate::triangle>(h) : slopes_of<Surrogate::triangle>(h);
+      case Surrogate::rectangle: return slopes_of<Surrogate::rectangle>(h);
+      case Surrogate::pass_through: return slopes_of<Surrogate::pass_through>(h);
+      case Surrogate::sigmoid: return slopes_of<Surrogate::sigmoid>(h);
+      case Surrogate::atan: return slopes_of<Surrogate::atan>(h);
+      default: return slopes_of<Surrogate::fast_sigmoid>(h);
+    }
+  }
+
+  // Steps begin+count-1 ... begin: h from x and the membrane before them, then back. That membrane.
+  FASTLIF_INLINE Membrane chunk(int begin, int count) {
     row -= count * p.layout.row_bytes;
     const bool at_v0 = begin == 0 && (kLean || l.tail == 0);
     if (!at_v0) --border;
-    const Membrane v0 = T::vector(at_v0 ? p.v0 : reinterpret_cast<const F*>(p.state) + border * p.neurons, first);
     const int64_t x_step = p.x ? p.x_stride * int64_t(sizeof(X)) : p.layout.row_bytes;
     const char* x = p.x ? reinterpret_cast<const char*>(static_cast<const X*>(p.x) + first) + begin * x_step
                         : reinterpret_cast<const char*>(row);
-    recompute(v0, x, x_step, count);
-    x += (count - 1) * x_step;
-    for (int base = count - 1; base >= 0; base -= kAhead) {
+    FASTLIF_ROLLED
+    for (int t = 0; t < count; ++t, x += x_step) copy_ahead<In>(scratch.h_at(t), x);
+    if (kLean || p.gs) {
+      FASTLIF_ROLLED
+      for (int t = count - 1; t >= 0; --t, gs -= l.in_step) copy_ahead<Spikes>(scratch.gs_at(t), gs);
+    }
+    const Membrane v0 = T::vector(at_v0 ? p.v0 : reinterpret_cast<const F*>(p.state) + border * p.neurons, first);
+    wait_for_copies();
+    Membrane v = v0;
+    FASTLIF_ROLLED
+    for (int t = 0; t < count; ++t) {
+      const Membrane current = widen<F>(scratch.template get<In>(scratch.h_at(t)));
+      Membrane h;
       FASTLIF_UNROLL
-      for (int i = 0; i < kAhead; ++i) {
-        const int t = base - i;
-        if (t < 0) break;
-        const Spikes arrived = spikes[i];
-        if (t >= kAhead) fetch(spikes[i]);
-        const Membrane h = scratch.get(t);
-        bool s[P];
-        Membrane sg;
-        FASTLIF_UNROLL
-        for (int k = 0; k < P; ++k) {
-          s[k] = fire(c[k], h.at[k]);
-          sg.at[k] = surrogate(o, c[k], F(h.at[k] - c[k].threshold));
-        }
-        const Membrane gh = step(begin + t, s, sg, h, arrived);
-        if constexpr (!kLean) sum(gh, t, v0, x);
+      for (int k = 0; k < P; ++k) {
+        h.at[k] = charge(o, c[k], v.at[k], current.at[k]);
+        v.at[k] = reset(o, c[k], h.at[k], fire(c[k], h.at[k]));
+      }
+      scratch.put_h(t, h);
+    }
+    FASTLIF_ROLLED
+    for (int t = count - 1; t >= 0; --t) {
+      const Membrane h = scratch.get_h(t);
+      const Spikes arrived = kLean || p.gs ? scratch.template get<Spikes>(scratch.gs_at(t)) : Spikes{};
+      bool s[P];
+      FASTLIF_UNROLL
+      for (int k = 0; k < P; ++k) s[k] = fire(c[k], h.at[k]);
+      const Membrane gh = step(begin + t, s, slopes(h), h, arrived);
+      if constexpr (!kLean) {
         x -= x_step;
+        sum(gh, t, v0, x);
       }
     }
     return v0;
-  }
-
-  FASTLIF_INLINE void recompute(Membrane v, const char* x, int64_t x_step, int count) const {
-    In ahead[kAhead];
-    FASTLIF_UNROLL
-    for (int i = 0; i < kAhead; ++i)
-      if (i < count) ahead[i] = load<In>(x + i * x_step);
-    x += kAhead * x_step;
-    for (int base = 0; base < count; base += kAhead) {
-      FASTLIF_UNROLL
-      for (int i = 0; i < kAhead; ++i) {
-        const int t = base + i;
-        if (t >= count) break;
-        const Membrane current = widen<F>(ahead[i]);
-        if (t + kAhead < count) ahead[i] = load<In>(x);
-        x += x_step;
-        Membrane h;
-        FASTLIF_UNROLL
-        for (int k = 0; k < P; ++k) {
-          h.at[k] = charge(o, c[k], v.at[k], current.at[k]);
-          v.at[k] = reset(o, c[k], h.at[k], fire(c[k], h.at[k]));
-        }
-        scratch.put(t, h);
-      }
-    }
   }
 
   // Adds step t of the chunk that v0 comes before to the gradients of gain and decay.
@@ -246,7 +265,7 @@ class Reverse {
     if (p.gdecay) {
       Membrane v = v0;
       if (t > 0) {
-        const Membrane h = scratch.get(t - 1);
+        const Membrane h = scratch.get_h(t - 1);
         FASTLIF_UNROLL
         for (int k = 0; k < P; ++k) v.at[k] = reset(o, c[k], h.at[k], fire(c[k], h.at[k]));
       }
@@ -256,25 +275,22 @@ class Reverse {
   }
 };
 
-template <class Known, class F, class X, class S, int P, bool kLean, Kept kKept, class Numbers>
-FASTLIF_INLINE void reverse_loop(const Launch<Backward, F>& l, const Numbers& c, int64_t first, const Scratch<F, P>& scratch) {
-  Reverse<F, X, S, P, kLean, kKept, Known> reverse(l, c, first, scratch);
-  reverse.run();
-  reverse.finish();
-}
-
 template <class F, class X, class S, int P, bool kLean, Kept kKept>
-FASTLIF_INLINE void reverse(const Launch<Backward, F>& l, int64_t first, const Scratch<F, P>& scratch) {
+FASTLIF_INLINE void reverse(const Launch<Backward, F>& l, int64_t first,
+                            const Scratch<F, X, S, P, kChunkSteps>& scratch) {
   if (first >= l.problem.neurons) return;
-  const typename Thread<F, X, S, P, kLean, kKept>::Numbers c(l.problem, l.constants, first);
-  const auto as = [&]<class Known>(Known) { reverse_loop<Known, F, X, S, P, kLean, kKept>(l, c, first, scratch); };
+  const typename Thread<F, X, S, P, kLean, kKept>::Each c(l.problem, l.constants, first);
+  const auto as = [&]<class Known>(Known) {
+    Reverse<F, X, S, P, kLean, kKept, Known> steps(l, c, first, scratch);
+    steps.run();
+    steps.finish();
+  };
   if constexpr (kLean) {
-    const bool detach = l.problem.options.detach_reset;
     switch (l.problem.options.reset) {
-      case Reset::none: return as(Only<Reset::none, false>{});
-      case Reset::soft: return detach ? as(Only<Reset::soft, true>{}) : as(Only<Reset::soft, false>{});
-      case Reset::delayed: return detach ? as(Only<Reset::delayed, true>{}) : as(Only<Reset::delayed, false>{});
-      default: return detach || kKept == Kept::bits ? as(Only<Reset::hard, true>{}) : as(Only<Reset::hard, false>{});
+      case Reset::none: return as(Only<Reset::none>{});
+      case Reset::soft: return as(Only<Reset::soft>{});
+      case Reset::delayed: return as(Only<Reset::delayed>{});
+      default: return as(Only<Reset::hard>{});
     }
   } else {
     as(Any{});

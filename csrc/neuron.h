@@ -39,6 +39,12 @@ FASTLIF_INLINE R reset(const Options& o, const Constants<R>& c, const R& h, cons
   return h;
 }
 
+// a / scale; cuda_memory.h has another way to the same bits.
+template <class R>
+FASTLIF_INLINE R over_scale(const Constants<R>& c, const R& a) {
+  return a / c.scale;
+}
+
 // The derivative of firing at z = h - threshold.
 template <class R>
 FASTLIF_INLINE R surrogate(const Options& o, const Constants<R>& c, const R& z) {
@@ -46,7 +52,7 @@ FASTLIF_INLINE R surrogate(const Options& o, const Constants<R>& c, const R& z) 
   switch (o.surrogate) {
     case Surrogate::triangle: {
       const R a = magnitude(z);
-      return a < c.scale ? c.height * (one - a / c.scale) : R{};
+      return a < c.scale ? c.height * (one - over_scale(c, a)) : R{};
     }
     case Surrogate::rectangle: return magnitude(z) < c.scale ? c.height : R{};
     case Surrogate::pass_through: return c.height;
@@ -68,7 +74,7 @@ FASTLIF_INLINE R surrogate(const Options& o, const Constants<R>& c, const R& z) 
 // abs(z) / width in 127 levels, as a number; kLevels where z is outside the window (or NaN).
 template <class R>
 FASTLIF_INLINE R level(const Constants<R>& c, const R& h) {
-  const R a = magnitude(R(h - c.threshold)), top = R{} + (kLevels - 1), q = a / c.scale * (R{} + kLevels);
+  const R a = magnitude(R(h - c.threshold)), top = R{} + (kLevels - 1), q = over_scale(c, a) * (R{} + kLevels);
   return a < c.scale ? (q < top ? q : top) : R{} + kLevels;
 }
 

@@ -29,7 +29,8 @@ struct Options {
 template <class R>
 struct Constants {
   R decay, gain, bias, threshold, amount, v_reset, scale, height;
-  R equal;  // the threshold again if reaching it fires, else NaN, which nothing equals
+  R equal;    // the threshold again if reaching it fires, else NaN, which nothing equals
+  R inverse;  // on a GPU 1 / scale, or 0 where dividing by the scale needs a division
 };
 
 constexpr int kLevels = 127;  // of the 1-byte code; the last one says outside

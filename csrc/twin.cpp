@@ -17,15 +17,17 @@ void cpu_run(const Forward& p, Type x, Type spikes) {
 
 void cpu_run(const Backward& p, Type x, Type spikes) {
   gpu::with_types(p, x, spikes, [&]<class F, class X, class S, int P, bool kLean, gpu::Kept kKept>() {
-    constexpr int kThreads = gpu::threads<F, P, kKept>();
+    constexpr int kThreads = gpu::threads<kKept>();
     const auto launch = gpu::launch_of<F, X, S>(p);
     const int64_t threads = gpu::blocks(p.neurons, P, kThreads) * kThreads;
-    std::vector<typename gpu::Scratch<F, P>::Part> parts(gpu::scratch_parts<F, P, kKept>());
+    std::vector<char> shared(gpu::scratch_bytes<F, X, S, P, kKept>());
     for (int64_t i = 0; i < threads; ++i) {
-      const gpu::Scratch<F, P> scratch{parts.data() + (kKept == gpu::Kept::input ? i % kThreads : 0), kThreads};
+      const gpu::Scratch<F, X, S, P, gpu::kChunkSteps> scratch(shared.data(), int(i % kThreads), kThreads);
       gpu::reverse<F, X, S, P, kLean, kKept>(launch, i * P, scratch);
     }
   });
 }
+
+const char* cpu_instruction_set() { return "twin"; }
 
 }  // namespace fastlif

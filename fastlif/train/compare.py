@@ -1,0 +1,83 @@
+"""Kinds of layers side by side, on the same weights and batch: gradients, time of a step, what backward keeps."""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .. import data
+from ..memory import saved_bytes
+from . import measure
+from .config import Config
+from .run import LAYERS, bptt, build, train_batches
+
+PARTS = {
+    "neurons": tuple(neurons for neurons, _ in LAYERS.values()),
+    "batch norm": nn.BatchNorm2d,
+    "convolution": nn.Conv2d,
+    "pooling": nn.AvgPool2d,
+}
+
+
+@dataclass
+class Kept:
+    """Bytes kept for the backward pass of one batch: in all, per neuron and step, and by part of the network."""
+
+    total: int
+    per_neuron_step: float
+    by_part: dict[str, int]
+
+
+@dataclass
+class Gradients:
+    """How far the gradients of two networks differ: the largest difference, alone and over the largest gradient."""
+
+    largest_difference: float
+    relative: float
+
+
+def kept(config: Config, layers: str) -> Kept:
+    """What autograd keeps of one forward pass over a training batch."""
+    dataset = data.load(config.data)
+    net = build(config, layers, dataset)
+    x, _ = next(iter(train_batches(config, dataset)))
+    counted = saved_bytes(net, x)
+    modules, by_part = dict(net.named_modules()), Counter()
+    for name, count in counted.by_layer.items():
+        part = next((part for part, kinds in PARTS.items() if isinstance(modules[name], kinds)), "other")
+        by_part[part] += count
+    return Kept(counted.total, counted.total / measure.neuron_steps(net, x, PARTS["neurons"]), dict(by_part))
+
+
+def step_ms(config: Config, kinds: Iterable[str], repeats: int = 40, warmup: int = 5) -> dict[str, float]:
+    """The median time of a training step of each of `kinds`, taken in turns so that all see the machine alike."""
+    dataset = data.load(config.data)
+    x, y = next(iter(train_batches(config, dataset)))
+    methods = {layers: bptt(config, build(config, layers, dataset).train(), repeats + warmup) for layers in kinds}
+    times = {layers: [] for layers in methods}
+    for _ in range(repeats + warmup):
+        for layers, method in methods.items():
+            began = time.perf_counter()
+            method.step(x, y)
+            measure.synchronize(x.device)
+            times[layers].append(1000 * (time.perf_counter() - began))
+    return {layers: statistics.median(taken[warmup:]) for layers, taken in times.items()}
+
+
+def gradients(config: Config, weights: dict[str, torch.Tensor]) -> Gradients:
+    """The naive and the fused gradients on one training batch, both networks holding `weights`."""
+    dataset = data.load(config.data)
+    x, y = next(iter(train_batches(config, dataset)))
+    found = []
+    for layers in LAYERS:
+        net = build(config, layers, dataset)
+        net.load_state_dict(weights)
+        bptt(config, net, 1).loss(net(x), y).backward()
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    theirs, ours = found
+    difference = (theirs - ours).abs().max().item()
+    return Gradients(difference, difference / max(theirs.abs().max().item(), torch.finfo(theirs.dtype).tiny))

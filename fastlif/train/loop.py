@@ -1,0 +1,79 @@
+"""The training loop: epochs of batches handed to a method. It knows nothing of losses, gradients or updates."""
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .measure import synchronize
+from .method import Method, NotFiniteError, Outcome, first_not_finite
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # x [T, B, ...], labels [B]
+
+
+@dataclass
+class Epoch:
+    """One pass over the training batches: mean loss, shares of right answers, and the median time of a step."""
+
+    number: int
+    loss: float = 0.0
+    accuracy: float | None = None
+    validation_accuracy: float | None = None
+    step_ms: float = 0.0
+
+
+def fit(
+    method: Method,
+    train: Collection[Batch],
+    epochs: int,
+    validation: Collection[Batch] | None = None,
+    on_step: Callable[[Outcome], None] | None = None,
+) -> Iterator[Epoch]:
+    """Train epoch by epoch, handing out each `Epoch` when it is over; stop iterating to stop training.
+
+    Args:
+        method: what learns.
+        train, validation: batches (x [T, B, ...], labels [B]), iterated anew in every epoch.
+        epochs: how many; numbered from 1.
+        on_step: called after every batch.
+
+    Raises:
+        NotFiniteError: a loss is NaN or infinite; the message says in which batch and layer. The weights are those that
+            the method had when it raised.
+    """
+    for number in range(1, epochs + 1):
+        method.net.train()
+        epoch, losses, seconds, right, answers = Epoch(number), [], [], 0, 0
+        for index, (x, y) in enumerate(train, start=1):
+            began = time.perf_counter()
+            try:
+                outcome = method.step(x, y)
+            except NotFiniteError as error:
+                where = f"epoch {number}, batch {index} of {len(train)}"
+                raise NotFiniteError(f"{where}: {error}; {first_not_finite(method.net, x)}") from None
+            synchronize(x.device)
+            seconds.append(time.perf_counter() - began)
+            losses.append(outcome.loss)
+            if outcome.scores is not None:
+                right, answers = right + (outcome.scores.argmax(-1) == y).sum(), answers + len(y)
+            if on_step is not None:
+                on_step(outcome)
+        epoch.step_ms = 1000 * statistics.median(seconds)
+        epoch.loss = torch.stack(losses).mean().item()
+        epoch.accuracy = int(right) / answers if answers else None
+        epoch.validation_accuracy = None if validation is None else evaluate(method, validation)
+        yield epoch
+
+
+@torch.no_grad()
+def evaluate(method: Method, batches: Collection[Batch]) -> float:
+    """The share of right answers, with the network in evaluation mode (and back in its own afterwards)."""
+    training = method.net.training
+    method.net.eval()
+    right = answers = 0
+    for x, y in batches:
+        right, answers = right + (method.predict(x).argmax(-1) == y).sum(), answers + len(y)
+    method.net.train(training)
+    return int(right) / answers

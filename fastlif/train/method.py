@@ -1,0 +1,69 @@
+"""Method: what the training loop asks of a training method, and what it gets back."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Outcome:
+    """What a step came to: the loss, a detached scalar, and the scores [B, classes] if the method has any."""
+
+    loss: torch.Tensor
+    scores: torch.Tensor | None = None
+
+
+class Method(Protocol):
+    """Turns a network and a batch into losses and updates: which, how many and of what is its own affair."""
+
+    net: nn.Module
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> Outcome:
+        """Learn from one batch, x [T, B, ...], labels y [B]; NotFiniteError before a broken loss reaches a weight."""
+
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores [B, classes] for x [T, B, ...]."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs besides the network: optimisers, schedules, counters."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of state_dict."""
+
+
+class NotFiniteError(RuntimeError):
+    """A loss is NaN or infinite."""
+
+
+def require_finite(loss: torch.Tensor) -> None:
+    """Raise NotFiniteError unless the scalar `loss` is a finite number."""
+    if not torch.isfinite(loss):
+        raise NotFiniteError(f"the loss is {loss.item()}")
+
+
+@torch.no_grad()
+def first_not_finite(net: nn.Module, x: torch.Tensor) -> str:
+    """Where NaN or infinity first shows, in words: the input, a parameter, or the output of a layer of `net`."""
+    if not torch.isfinite(x).all():
+        return "the input holds values that are not finite"
+    for name, parameter in net.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"parameter {name} is not finite: the update before this batch broke it (try a lower learning rate)"
+    found = []
+
+    def look(name):
+        def hook(module, inputs, output):
+            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+                found.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name)) for name, module in net.named_modules() if name]
+    try:
+        net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"the first such output is that of layer {found[0]}" if found else "every layer's output is finite"

@@ -1,0 +1,135 @@
+"""The CUDA kernels as nvcc compiles them, by setup.py's own command: registers, memory accesses and rounding."""
+
+import functools
+import os
+import re
+import runpy
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import setuptools
+from test_cuda import CSRC, INCLUDES, MACROS, TORCH
+
+ROOT = CSRC.parent
+NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+ARCHS = ("80", "90", "100")
+SAME = [f"float, {x}, {x}, {pack}" for x, pack in (("float", 4), ("fastlif::BFloat16", 8), ("fastlif::Half", 8))]
+BITS, CODE, INPUT = (f"(fastlif::gpu::Kept){i}" for i in range(3))
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc")
+
+
+def cuobjdump() -> str | None:
+    triton = find_spec("triton")
+    bundled = triton and Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return shutil.which("cuobjdump") or (str(bundled) if bundled and bundled.exists() else None)
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """Object files of csrc/*.cu for all architectures."""
+    folder = tmp_path_factory.mktemp("cuda")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setenv("FASTLIF_CUDA_ARCHS", ";".join(ARCHS))
+        patch.setattr(setuptools, "setup", lambda **_: None)
+        recipe = runpy.run_path("setup.py")
+        extension = recipe["extension"]
+        extension.include_dirs += [str(TORCH / "include"), "csrc"]
+        extension.define_macros += [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
+        build = recipe["Build"](setuptools.Distribution())
+        build.build_temp = str(folder)
+        paths = build.cuda_objects(NVCC, extension)
+    return {Path(path).name.removesuffix(".cu.o"): path for path in paths}
+
+
+@functools.cache
+def dump(path: str, *options: str) -> str:
+    """cuobjdump's text with C++ names."""
+    tool = cuobjdump()
+    if tool is None:
+        pytest.skip("no cuobjdump: it comes with CUDA and with triton")
+    text = subprocess.run([tool, *options, path], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(["c++filt"], input=text, capture_output=True, text=True, check=True).stdout
+
+
+def sass(path: str) -> dict[str, list[str]]:
+    """Instructions of every kernel for sm_90, by the kernel's name: opcodes without operands."""
+    kernels = {}
+    for part in dump(path, "-sass", "-arch", "sm_90").split("Function : ")[1:]:
+        found = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][\w.]+)", part, re.M)
+        kernels[part.splitlines()[0]] = found
+    return kernels
+
+
+def chosen(kernels, *parts):
+    names = [name for name in kernels if all(part in name for part in parts)]
+    assert len(names) == 1, (parts, names)
+    return kernels[names[0]]
+
+
+@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
+def test_nothing_spills(objects, which):
+    usage = dump(objects[which], "-res-usage")
+    kernels = re.findall(r"Function (.*):\n\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    assert len(kernels) == len(ARCHS) * len(sass(objects[which])) > 0
+    for name, registers, stack, shared, local in kernels:
+        assert int(registers) <= 128 and int(shared) <= 48 << 10 and (stack, local) == ("0", "0"), name
+
+
+@pytest.mark.parametrize("kept", (BITS, CODE, INPUT), ids=("bits", "code", "input"))
+@pytest.mark.parametrize("types", SAME)
+def test_accesses_of_16_bytes(objects, types, kept):
+    """All but a thread's bytes of the state (bits, or a code each) and the parameters."""
+    forward = chosen(sass(objects["cuda_forward"]), f"<{types}, true, {kept}")
+    backward = chosen(sass(objects["cuda_backward"]), f"<{types}, true, {kept}")
+    codes = ".64" if types.endswith("8") else ""
+    rows = {BITS: ".U8", CODE: codes, INPUT: ".128"}[kept]
+    assert {op for op in forward if op.startswith("LDG.E.EF")} == {"LDG.E.EF.128"}
+    assert {op for op in forward if op.startswith("STG")} == {"STG.E.128", f"STG.E{rows}"}
+    assert {op for op in backward if op.startswith("LDG.E.EF")} == {"LDG.E.EF.128", f"LDG.E.EF{rows}"}
+    assert {op for op in backward if op.startswith("STG")} == {"STG.E.128"}
+    copies = {op for op in backward if op.startswith("LDGSTS")}
+    assert copies == ({"LDGSTS.E.BYPASS.128"} if kept == INPUT else set())
+
+
+@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
+def test_every_operation_rounds_as_written(objects, which):
+    """ptxas never fuses what is marked .rn; nothing flushes to zero but within expf."""
+    ptx = dump(objects[which], "-ptx")
+    operations = set(re.findall(r"^\s+((?:add|sub|mul|div|fma|mad|rcp|sqrt|neg|abs)\.[\w.]*f(?:32|64))\s", ptx, re.M))
+    assert {"add.rn.f32", "mul.rn.f32", "sub.rn.f32"} <= operations
+    loose = {op for op in operations if ".rn." not in op and not op.startswith(("neg", "abs"))}
+    assert not loose
+    assert "setp" in ptx and not re.search(r"(setp|cvt)\.[\w.]*ftz", ptx)
+
+
+@pytest.mark.parametrize("types", SAME)
+def test_nothing_is_fused_in_the_forward_loop(objects, types):
+    for kept in (BITS, INPUT):
+        forward = chosen(sass(objects["cuda_forward"]), f"<{types}, true, {kept}")
+        assert "FMUL" in forward and "FADD" in forward
+        assert not [op for op in forward if op.startswith("FFMA") or re.match(r"F(ADD|MUL|SETP)\b.*FTZ", op)]
+
+
+NO_CPU = """
+#include "run.h"
+void fastlif::cpu_run(const Forward&, Type, Type) {}
+void fastlif::cpu_run(const Backward&, Type, Type) {}
+const char* fastlif::cpu_instruction_set() { return ""; }
+"""
+
+
+def test_the_extension_links(objects, tmp_path):
+    """module.cpp for CUDA and the kernels miss nothing but what torch's build for CUDA holds."""
+    (tmp_path / "no_cpu.cpp").write_text(NO_CPU)
+    command = [
+        *os.environ.get("CXX", "c++").split(), "-std=c++20", "-O0", "-fPIC", "-shared", "-DFASTLIF_CUDA", "-DUSE_CUDA",
+        *MACROS, *INCLUDES, CSRC / "module.cpp", tmp_path / "no_cpu.cpp", *objects.values(), f"-L{TORCH / 'lib'}",
+        "-ltorch", "-ltorch_cpu", "-lc10", f"-L{Path(NVCC).resolve().parents[1] / 'lib64'}", "-lcudart", "-Wl,-z,defs",
+        "-Wl,--defsym=aoti_torch_get_current_cuda_stream=0", "-o", tmp_path / "extension.so",
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
