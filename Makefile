@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH := torch==2.13.0
 PEERS := spikingjelly==2.0.* snntorch==1.0.* norse==1.1.*
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*)
+# Spinning threads stall for seconds once another program wants the cores.
+export OMP_WAIT_POLICY ?= passive
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test lint clean

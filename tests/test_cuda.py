@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, SOFT, Case, assert_same, run, tolerance
+from cases import CASES, COMPACT, DELAYED, HARD, SOFT, Case, assert_same, run, tolerance
 
 from fastlif.ops import backends, native
 

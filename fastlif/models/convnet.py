@@ -26,7 +26,7 @@ class ConvNet(nn.Module):
         shape: tuple[int, int, int],
         classes: int,
         neurons: Callable[[], nn.Module] = LIF,
-        layers: Sequence[int | str] = (32, 32, "pool", 64, 64),
+        layers: Sequence[int | str] = (32, "pool", 64, "pool", 64),
         per_step: Callable[..., nn.Module] = PerStep,
     ):
         super().__init__()

@@ -2,7 +2,7 @@
 """The Triton kernels: one pass over memory each way, a block of neurons per program, the membrane in registers.
 
 Steps are taken GROUP (or STEPS) at a time: the loads of a group are issued together, ahead of its arithmetic, and that
-keeps the memory busy. A step beyond the end is computed and dropped. T is a plain number: no T compiles anew.
+keeps the memory busy. T is a plain number: no T compiles anew.
 """
 
 import triton
@@ -147,8 +147,9 @@ def lif_bwd_kernel(
 ):  # fmt: skip
     """Fill gx and the gradients that are not None, walking windows of k1 steps, and STEPS steps in each, backwards.
 
-    With KEEP == "input" STEPS is CHUNK, or covers a whole window: h is recomputed from the membrane before them and x,
-    and held in registers. `carried`, `g` and `reset_g` are those of ops/reference.py.
+    With KEEP == "input" STEPS values of h are recomputed and held in registers: from the membrane stored every CHUNK
+    steps, going forward to `start` first where that lies later. x, read twice then, comes from the cache the second
+    time. `carried`, `g` and `reset_g` are those of ops/reference.py.
     """
     CT: tl.constexpr = tl.float64 if gx.dtype.element_ty == tl.float64 else tl.float32
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -18,8 +18,8 @@ class Config:
 
     model: str = "convnet"
     data: str = "digits"
-    steps: int = 5
-    epochs: int = 60
+    steps: int = 6
+    epochs: int = 80
     batch_size: int = 64
     lr: float = 3e-3
     weight_decay: float = 1e-2

@@ -14,6 +14,7 @@ from .. import data
 from . import compare, measure, plot
 from .config import Config
 from .run import LAYERS, build, in_fresh_process, train_batches
+from .run import train as train_once
 
 
 def train(config: Config, out: Path | None = None, compared: bool = True) -> Path:
@@ -35,9 +36,9 @@ def train(config: Config, out: Path | None = None, compared: bool = True) -> Pat
     }
     kinds = tuple(LAYERS) if compared else ("fastlif",)
     for layers in kinds:
-        run = in_fresh_process(config, layers, out / f"{layers}.pt")
+        run = in_fresh_process(train_once, config, layers, out / f"{layers}.pt")
         report["runs"][layers] = asdict(run) | {"kept": asdict(compare.kept(config, layers))}
-    for layers, ms in compare.step_ms(config, kinds).items():
+    for layers, ms in in_fresh_process(compare.step_ms, config, kinds).items():
         report["runs"][layers]["step_ms"] = ms
     if compared:
         trained = torch.load(out / "fastlif.pt", weights_only=True)["weights"]

@@ -2,7 +2,9 @@
 
 import functools
 import multiprocessing
+import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,10 +83,15 @@ def train(config: Config, layers: str = "fastlif", weights: Path | None = None) 
     return Run(layers, epochs, accuracy, seconds, measure.peak_memory(device), before)
 
 
-def in_fresh_process(config: Config, layers: str, weights: Path | None = None) -> Run:
-    """`train` in a process of its own, so that its peak memory is its own."""
+def in_fresh_process(function: Callable, *args):
+    """function(*args) in a process of its own, so that its peak memory is its own.
+
+    Its threads sleep while they wait for one another, unless the user has set OMP_WAIT_POLICY: spinning, the default,
+    stalls for seconds once another program wants the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(train, config, layers, weights).result()
+        return pool.submit(function, *args).result()
 
 
 def save(net: nn.Module, config: Config, path: Path) -> None:
