@@ -2,19 +2,20 @@
 
 PYTHON ?= python3
 TORCH := torch==2.13.0
-PEERS := spikingjelly==2.0.* snntorch==1.0.* norse==1.1.*
+PEERS := spikingjelly==2.0.* snntorch==1.0.* norse==1.1.* nirtorch==2.*
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*)
 # Spinning threads stall for seconds once another program wants the cores.
 export OMP_WAIT_POLICY ?= passive
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint peers clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set up, then train a spiking network with naive PyTorch and with fastlif, and compare"
 	@echo "make test    set up, then run the tests"
 	@echo "make lint    check style and format"
+	@echo "make peers   set up with the libraries that the benchmarks and tests compare with"
 	@echo "make clean   remove the set-up and everything built"
 
 demo: .venv/train.stamp
@@ -26,6 +27,8 @@ test: .venv/test.stamp
 lint: .venv/test.stamp
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+peers: .venv/test.stamp
 
 clean:
 	rm -rf .venv build fastlif.egg-info fastlif/*.so

@@ -1,7 +1,8 @@
 """Builds csrc/ into fastlif._C against PyTorch's stable ABI: one binary for Python >= 3.11 and torch >= 2.11.
 
 FASTLIF_CUDA=auto|0|1: build the CUDA kernels where nvcc of torch's CUDA version is present | never | or fail.
-FASTLIF_CUDA_ARCHS="80;90;100": the compute capabilities to build for; the last one also as PTX.
+FASTLIF_CUDA_ARCHS="80;90;100": the compute capabilities to build for, the last one also as PTX; by default these, as
+far as nvcc knows them.
 """
 
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import setuptools
@@ -36,6 +38,11 @@ def find_torch():
     return torch
 
 
+def told_by(*command):
+    """What a command prints."""
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+
+
 def nvcc_for(torch):
     """(nvcc, why not): nvcc if it can build for this torch."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
@@ -44,8 +51,7 @@ def nvcc_for(torch):
         return None, "this torch is built without CUDA"
     if not os.path.exists(nvcc):
         return None, "no nvcc (set CUDA_HOME)"
-    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    version = re.search(r"release (\d+)", told).group(1)
+    version = re.search(r"release (\d+)", told_by(nvcc, "--version")).group(1)
     if version != torch.version.cuda.split(".")[0]:
         return None, f"nvcc is of CUDA {version}, torch of CUDA {torch.version.cuda}"
     return nvcc, None
@@ -77,7 +83,9 @@ class Build(build_ext):
     def cuda_objects(self, nvcc, extension):
         """Object files of csrc/*.cu and the CUDA runtime to link."""
         Path(self.build_temp).mkdir(parents=True, exist_ok=True)
-        archs = os.environ.get("FASTLIF_CUDA_ARCHS", "80;90;100").split(";")
+        known = told_by(nvcc, "--list-gpu-arch").split()
+        archs = os.environ.get("FASTLIF_CUDA_ARCHS")
+        archs = archs.split(";") if archs else [a for a in ("80", "90", "100") if f"compute_{a}" in known]
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
         macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in extension.define_macros]
@@ -100,8 +108,8 @@ class Build(build_ext):
         for _, command, process in jobs:
             if process.wait() != 0:
                 raise SystemExit(f"fastlif: failed: {' '.join(command)}")
-        root = Path(nvcc).resolve().parent.parent
-        extension.library_dirs += [str(root / d) for d in ("lib64", "targets/x86_64-linux/lib") if (root / d).is_dir()]
+        with tempfile.NamedTemporaryFile(suffix=".cu") as empty:  # nvcc may be a wrapper: ask it where they are
+            extension.library_dirs += re.findall(r'"-L([^"]+)"', told_by(nvcc, "--dryrun", "-c", empty.name))
         extension.libraries.append("cudart")
         return [target for target, _, _ in jobs]
 

@@ -7,8 +7,10 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import test_backends
 import torch
-from cases import CASES, COMPACT, DELAYED, HARD, SOFT, Case, assert_same, run, tolerance
+from cases import CASES, COMPACT, DELAYED, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
+from hypothesis import given
 
 from fastlif.ops import backends, native
 
@@ -74,3 +76,14 @@ PACKS = [
 @pytest.mark.parametrize("case", [*CASES, *PACKS], ids=str)
 def test_threads_on_the_host(case, twin):
     assert_same(run(case, twin), run(case, "reference"), tolerance(case))
+
+
+@given(case=test_backends.random_cases())
+def test_random_threads(case, twin):
+    assert_same(run(case, twin), run(case, "reference"), tolerance(case))
+
+
+@pytest.mark.parametrize("reset", RESETS, ids=("soft", "delayed", "hard", "none"))
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: "-".join(map(str, s)))
+def test_nan_and_infinity(surrogate, reset, twin):
+    test_backends.test_nan_and_infinity(surrogate, reset, ("cpu", twin))

@@ -6,6 +6,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import setuptools
 from test_cuda import CSRC, INCLUDES, MACROS, TORCH
 
 ROOT = CSRC.parent
-NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
+NVCC = shutil.which(CUDA / "bin" / "nvcc") or shutil.which("nvcc")
 ARCHS = ("80", "90", "100")
 SAME = [f"float, {x}, {x}, {pack}" for x, pack in (("float", 4), ("fastlif::BFloat16", 8), ("fastlif::Half", 8))]
 BITS, CODE, INPUT = (f"(fastlif::gpu::Kept){i}" for i in range(3))
@@ -77,7 +79,7 @@ def test_nothing_spills(objects, which):
     kernels = re.findall(r"Function (.*):\n\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     assert len(kernels) == len(ARCHS) * len(sass(objects[which])) > 0
     for name, registers, stack, shared, local in kernels:
-        assert int(registers) <= 128 and int(shared) <= 48 << 10 and (stack, local) == ("0", "0"), name
+        assert int(registers) <= 128 and int(shared) <= 49 << 10 and (stack, local) == ("0", "0"), name
 
 
 @pytest.mark.parametrize("kept", (BITS, CODE, INPUT), ids=("bits", "code", "input"))
@@ -98,13 +100,15 @@ def test_accesses_of_16_bytes(objects, types, kept):
 
 @pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
 def test_every_operation_rounds_as_written(objects, which):
-    """ptxas never fuses what is marked .rn; nothing flushes to zero but within expf."""
+    """ptxas never fuses what is marked .rn; nothing flushes to zero and fuses but expf and over_scale."""
     ptx = dump(objects[which], "-ptx")
-    operations = set(re.findall(r"^\s+((?:add|sub|mul|div|fma|mad|rcp|sqrt|neg|abs)\.[\w.]*f(?:32|64))\s", ptx, re.M))
-    assert {"add.rn.f32", "mul.rn.f32", "sub.rn.f32"} <= operations
-    loose = {op for op in operations if ".rn." not in op and not op.startswith(("neg", "abs"))}
-    assert not loose
-    assert "setp" in ptx and not re.search(r"(setp|cvt)\.[\w.]*ftz", ptx)
+    found = re.findall(r"^\s*((?:add|sub|mul|div|fma|mad|rcp|sqrt)\.[\w.]*f(?:32|64))\s", ptx, re.M)
+    exps = ptx.count("ex2.approx.ftz.f32")
+    assert {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", "div.rn.f32"} <= set(found)
+    assert not [op for op in found if not re.search(r"\.rn\.f(32|64)", op) and op != "fma.rm.f32"]
+    assert found.count("fma.rm.f32") == exps == ptx.count("ftz")
+    if which == "cuda_forward":  # where only over_scale divides
+        assert found.count("fma.rn.f32") == 2 * found.count("div.rn.f32") and exps == 0
 
 
 @pytest.mark.parametrize("types", SAME)
@@ -115,21 +119,30 @@ def test_nothing_is_fused_in_the_forward_loop(objects, types):
         assert not [op for op in forward if op.startswith("FFMA") or re.match(r"F(ADD|MUL|SETP)\b.*FTZ", op)]
 
 
-NO_CPU = """
+STANDINS = """
 #include "run.h"
 void fastlif::cpu_run(const Forward&, Type, Type) {}
 void fastlif::cpu_run(const Backward&, Type, Type) {}
 const char* fastlif::cpu_instruction_set() { return ""; }
+extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void**) { return 1; }
+"""
+LOAD = """
+import sys, torch
+torch.ops.load_library(sys.argv[1])
+print(torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_backward", "CUDA"))
 """
 
 
-def test_the_extension_links(objects, tmp_path):
-    """module.cpp for CUDA and the kernels miss nothing but what torch's build for CUDA holds."""
-    (tmp_path / "no_cpu.cpp").write_text(NO_CPU)
+def test_the_extension_loads(objects, tmp_path):
+    """module.cpp for CUDA and the kernels miss nothing but the one function that only torch's build for CUDA has."""
+    (tmp_path / "standins.cpp").write_text(STANDINS)
+    runtime = CUDA / "lib64"
     command = [
         *os.environ.get("CXX", "c++").split(), "-std=c++20", "-O0", "-fPIC", "-shared", "-DFASTLIF_CUDA", "-DUSE_CUDA",
-        *MACROS, *INCLUDES, CSRC / "module.cpp", tmp_path / "no_cpu.cpp", *objects.values(), f"-L{TORCH / 'lib'}",
-        "-ltorch", "-ltorch_cpu", "-lc10", f"-L{Path(NVCC).resolve().parents[1] / 'lib64'}", "-lcudart", "-Wl,-z,defs",
-        "-Wl,--defsym=aoti_torch_get_current_cuda_stream=0", "-o", tmp_path / "extension.so",
+        *MACROS, *INCLUDES, CSRC / "module.cpp", tmp_path / "standins.cpp", *objects.values(), f"-L{TORCH / 'lib'}",
+        "-ltorch", "-ltorch_cpu", "-lc10", f"-L{runtime}", f"-Wl,-rpath,{runtime}", "-Wl,-z,now", "-lcudart", "-o",
+        tmp_path / "extension.so",
     ]  # fmt: skip
     subprocess.run(command, check=True)
+    load = [sys.executable, "-c", LOAD, tmp_path / "extension.so"]
+    assert subprocess.run(load, capture_output=True, text=True, check=True).stdout == "True\n"

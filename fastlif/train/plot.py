@@ -53,7 +53,7 @@ def curves(axis, runs, key: str, title: str) -> None:
     if key == "validation_accuracy":
         axis.yaxis.set_major_formatter(lambda value, position: f"{value:.0%}")
         axis.set_ylim(top=1.01)
-    axis.legend()
+    axis.legend(loc="center right")
 
 
 def kept(axis, runs) -> None:
