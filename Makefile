@@ -34,9 +34,9 @@ clean:
 	rm -rf .venv build fastlif.egg-info fastlif/*.so
 
 .venv/torch.stamp:
-	@$(PYTHON) -c 'import sys; sys.exit(f"fastlif needs Python >= 3.11, and $(PYTHON) is {sys.version.split()[0]}: \
+	@"$(PYTHON)" -c 'import sys; sys.exit(f"fastlif needs Python >= 3.11, and $(PYTHON) is {sys.version.split()[0]}: \
 	make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
-	@test -x .venv/bin/pip || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@test -x .venv/bin/pip || { echo "making .venv"; "$(PYTHON)" -m venv .venv; }
 	@echo "installing $(TORCH)"
 	@$(PIP) install $(TORCH)
 	@touch $@

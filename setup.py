@@ -20,7 +20,6 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 TORCH = "torch>=2.11,<2.14"
-LIMITED_API = "0x030B0000"
 STABLE_ABI = "0x020B000000000000"  # torch 2.11
 
 
@@ -126,9 +125,9 @@ extension = setuptools.Extension(
     "fastlif._C",
     ["csrc/module.cpp", "csrc/cpu.cpp"],
     depends=[str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*")],
-    define_macros=[("Py_LIMITED_API", LIMITED_API), ("TORCH_TARGET_VERSION", STABLE_ABI)],
+    define_macros=[("TORCH_TARGET_VERSION", STABLE_ABI)],
     extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fvisibility=hidden"],
-    py_limited_api=True,
+    py_limited_api=True,  # it needs nothing of Python, not even its headers: torch loads it
     language="c++",
 )
 

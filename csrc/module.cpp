@@ -1,7 +1,6 @@
 // The compiled operators: their schemas, and from tensors to a Problem. Python has checked what a user can get wrong
 // (fastlif/functional.py) and brought every tensor into the order of memory (fastlif/ops/call.py).
 
-#include <Python.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
@@ -9,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "run.h"
@@ -96,10 +96,13 @@ void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor 
   run(p, gx, type_of(gx), gs ? type_of(*gs) : type_of(gx));
 }
 
+std::string instruction_set() { return cpu_instruction_set(); }
+
 }  // namespace
 }  // namespace fastlif
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
+  m.def("instruction_set() -> str");
   m.def(
       "native_forward(Tensor x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, float[] values, int[] "
       "options,"
@@ -108,6 +111,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
       "native_backward(Tensor? gs, Tensor? gv, Tensor? x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold,"
       " Tensor state, float[] values, int[] options, int[] inner, Tensor(a!) gx, Tensor(b!)? gv0, Tensor(c!)? gdecay,"
       " Tensor(d!)? ggain, Tensor(e!)? gthreshold) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastlif, CompositeExplicitAutograd, m) {
+  m.impl("instruction_set", TORCH_BOX(&fastlif::instruction_set));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastlif, CPU, m) {
@@ -121,10 +128,3 @@ STABLE_TORCH_LIBRARY_IMPL(fastlif, CUDA, m) {
   m.impl("native_backward", TORCH_BOX(&fastlif::native_backward));
 }
 #endif
-
-PyMODINIT_FUNC PyInit__C(void) {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", "The compiled operators, registered on import.", -1};
-  PyObject* module = PyModule_Create(&definition);
-  if (module) PyModule_AddStringConstant(module, "instruction_set", fastlif::cpu_instruction_set());
-  return module;
-}

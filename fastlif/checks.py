@@ -70,7 +70,7 @@ def check_param(name: str, p: torch.Tensor, x: torch.Tensor, compute: torch.dtyp
 
 def dense_steps(x: torch.Tensor) -> bool:
     """Whether every step x[t] covers its memory without gaps or overlaps, in some order of dimensions."""
-    if x.is_contiguous():
+    if x.shape[0] > 0 and x.is_contiguous():
         return True
     sizes = [(stride, size) for stride, size in zip(x.stride()[1:], x.shape[1:], strict=True) if size != 1]
     expected = 1

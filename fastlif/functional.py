@@ -38,7 +38,8 @@ def lif(
         x: input current, [T, ...], float64, float32, bfloat16 or float16, any strides. T = 0 is valid.
         v0: membrane before the first step, [...], float32 (float64 for float64 x); 0 by default.
         decay: what a step leaves of the membrane, in [0, 1]. Like gain and threshold a number, or a tensor on x's
-            device that broadcasts against one step of x and gets its gradient.
+            device that broadcasts against one step of x and gets its gradient (its values are not checked: that
+            would wait for the device).
         gain: factor of x.
         bias: added in every step.
         threshold: membrane at which a neuron fires.
@@ -103,8 +104,8 @@ def run(
     check_x(x)
     refuse_transforms(x, v0, decay, gain, threshold)
     if not dense_steps(x):
-        x = x.contiguous()
-    compute = torch.float64 if x.dtype == torch.float64 else torch.float32
+        x = x.clone(memory_format=torch.contiguous_format)
+    compute = state.membrane_dtype(x.dtype)
     if v0 is not None:
         check_v0(v0, x, compute)
     decay, gain, threshold = (
@@ -122,6 +123,8 @@ def run(
     dtype = x.dtype
     if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
+    if not neuron.spiking and x.dtype != dtype:
+        x = x.float()
     own = x.dtype if x.dtype.itemsize == dtype.itemsize else dtype  # spikes are 0 or 1: exact in any dtype
     backend = backends.choose(backend, x.device, x.dtype)
     spikes, v, _ = torch.ops.fastlif.lif_forward(

@@ -10,18 +10,24 @@ Over steps t = 0 ... T-1, with membrane v[-1] = v0:
 """
 
 import math
+import numbers
 from dataclasses import dataclass, field
 
 from .surrogate import KINDS, Surrogate, nearest, resolve
 
 RESETS = ("none", "soft", "delayed", "hard")  # numbered as in csrc/neuron.h; "delayed" is soft with reset_delay
 STATES = ("exact", "compact")
+LONGEST = 2**62  # a window, so that kernels can count past its end
 
 
 def _number(name: str, value: object, lowest: float = -math.inf, highest: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value) or not lowest <= value <= highest:
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        finite = False
+    if not finite or not lowest <= value <= highest:
         allowed = f"finite and in [{lowest:g}, {highest:g}]" if lowest > -math.inf else "finite"
         raise ValueError(f"{name} must be {allowed}, got {value}")
     return float(value)
@@ -37,12 +43,12 @@ def _windows(truncate: object) -> tuple[int, int]:
     if truncate is None:
         return 0, 0
     pair = truncate if isinstance(truncate, (tuple, list)) else (truncate, truncate)
-    if len(pair) != 2 or not all(isinstance(k, int) and not isinstance(k, bool) for k in pair):
+    if len(pair) != 2 or not all(isinstance(k, numbers.Integral) and not isinstance(k, bool) for k in pair):
         raise TypeError(f"truncate must be None, a step count k or a pair (k1, k2), got {truncate!r}")
     k1, k2 = pair
-    if not 1 <= k2 <= k1:
-        raise ValueError(f"truncate must satisfy 1 <= k2 <= k1, got {truncate!r}")
-    return k1, k2
+    if not 1 <= k2 <= k1 <= LONGEST:
+        raise ValueError(f"truncate must satisfy 1 <= k2 <= k1 <= 2**62, got {truncate!r}")
+    return int(k1), int(k2)
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,13 @@ class Neuron:
             object.__setattr__(self, "truncate", tuple(self.truncate))
         kind = "delayed" if self.reset_delay else self.reset
         tied = self.reset_amount is None
-        numbers = [0.0 if n is None else float(n) for n in (self.decay, self.gain, self.bias, self.threshold)]
-        amount = numbers[3] if tied else float(self.reset_amount)
+        own = [0.0 if n is None else float(n) for n in (self.decay, self.gain, self.bias, self.threshold)]
+        amount = own[3] if tied else float(self.reset_amount)
         flags = map(int, (tied, self.detach_reset, self.fire_on_equal, self.spiking))
         derived = {
             "kind": kind,
             "windows": windows,
-            "values": (*numbers, amount, float(self.v_reset), *self.surrogate.numbers),
+            "values": (*own, amount, float(self.v_reset), *self.surrogate.numbers),
             "options": (RESETS.index(kind), KINDS.index(self.surrogate.kind), *flags, *windows),
         }
         for name, value in derived.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass
@@ -25,14 +26,14 @@ def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes
     there anyway. A storage kept by several layers counts once, for the first. The result of `fn` is dropped.
     """
     net = fn if isinstance(fn, nn.Module) else None
-    own = [*args, *kwargs.values(), *(net.parameters() if net else ()), *(net.buffers() if net else ())]
+    own = [*tree_leaves((args, kwargs)), *(net.parameters() if net else ()), *(net.buffers() if net else ())]
     ignored = {t.untyped_storage().data_ptr() for t in own if isinstance(t, torch.Tensor)}
     kept: dict[int, torch.UntypedStorage] = {}  # holds on to the storages, so that no address is reused
     by_layer: Counter[str] = Counter()
     path: list[str] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in ignored and storage.data_ptr() not in kept:
                 kept[storage.data_ptr()] = storage
@@ -48,13 +49,18 @@ def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes
     return SavedBytes(sum(by_layer.values()), dict(by_layer))
 
 
+def leave(path: list[str]) -> None:
+    """Nothing returned: what a hook returns would replace the module's output."""
+    path.pop()
+
+
 @contextmanager
 def _tracking(net: nn.Module, path: list[str]):
     """Keep the name of the module that is running on top of `path`."""
     handles = []
     for name, module in net.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
-        handles.append(module.register_forward_hook(lambda *_: path.pop() and None, always_call=True))
+        handles.append(module.register_forward_hook(lambda *_: leave(path), always_call=True))
     try:
         yield
     finally:

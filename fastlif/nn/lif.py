@@ -8,13 +8,18 @@ from torch import nn
 
 from .. import functional
 from ..neuron import Neuron
+from ..ops.state import membrane_dtype
 
 
 class Stateful(nn.Module):
     """A layer of neurons that may carry its membrane from one call to the next (`carry_state=True`).
 
+    `options` names those of the neuron's options that the layer takes.
+
     The membrane is neither a buffer nor part of the state dict: it belongs to the data, not to the model.
     """
+
+    options = tuple(f.name for f in fields(Neuron) if f.init and f.name != "spiking")
 
     def __init__(self, neuron: Neuron, carry_state: bool, backend: str | None):
         super().__init__()
@@ -42,21 +47,28 @@ class Stateful(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: input current, [T, B, ...]. Returns [T, B, ...]: spikes, or membranes for `LI`."""
         carried = self.v if self.carry_state else None
-        if carried is not None and carried.shape != x.shape[1:]:
-            raise ValueError(
-                f"the carried membrane is {list(carried.shape)} and one step of x is {list(x.shape[1:])}: "
-                "call fastlif.reset_state(net) before another batch size"
-            )
+        if carried is not None:
+            self._check_carried(carried, x)
         out, v = functional.run(self.neuron, x, carried, **self._params(x), backend=self.backend)
         if self.carry_state:
             self.v = v
         return out
 
+    def _check_carried(self, carried: torch.Tensor, x: torch.Tensor) -> None:
+        have = carried.shape, membrane_dtype(carried.dtype), carried.device
+        need = x.shape[1:], membrane_dtype(x.dtype), x.device
+        if have != need:
+            said = [f"{list(shape)}, {dtype}, on {device}" for shape, dtype, device in (have, need)]
+            raise ValueError(
+                f"the carried membrane is {said[0]}, and one step of x needs {said[1]}: "
+                "call fastlif.reset_state(net) before another batch size, dtype or device"
+            )
+
     def extra_repr(self) -> str:
         default = Neuron()
         shown = [
             f"{name}={getattr(self.neuron, name)!r}"
-            for name in (f.name for f in fields(Neuron) if f.init)
+            for name in self.options
             if getattr(self.neuron, name) is not None and getattr(self.neuron, name) != getattr(default, name)
         ]
         return ", ".join(shown + (["carry_state=True"] if self.carry_state else []))
@@ -73,7 +85,8 @@ class LIF(Stateful):
         learn_decay: decay is a parameter, stored as its logit (`decay_logit`) so that it stays in (0, 1).
         learn_threshold: threshold is a parameter.
         channels: one learned value for each channel, the dimension after the batch in [T, B, C, ...]; else one in all.
-        carry_state: start each call from the membrane the last one ended with; see `fastlif.reset_state`.
+        carry_state: start each call from the membrane the last one ended with; see `fastlif.reset_state`. Not for
+            torch.utils.checkpoint, whose second run would start where the first one ended.
 
     Shape: [T, B, ...] -> spikes [T, B, ...].
     """
@@ -114,7 +127,7 @@ class LIF(Stateful):
         shape = () if channels is None else (channels,)
         self.channels = channels
         self.decay_logit = nn.Parameter(torch.full(shape, math.log(decay / (1 - decay)))) if learn_decay else None
-        self.threshold = nn.Parameter(torch.full(shape, float(threshold))) if learn_threshold else None
+        self.threshold = nn.Parameter(torch.full(shape, float(threshold))) if learn_threshold else threshold
 
     @property
     def decay(self) -> float | torch.Tensor:
@@ -122,24 +135,29 @@ class LIF(Stateful):
         return self.neuron.decay if self.decay_logit is None else torch.sigmoid(self.decay_logit)
 
     def _params(self, x):
+        if self.channels is not None and x.dim() < 3:
+            raise ValueError(f"channels={self.channels} needs x [T, B, C, ...], got {list(x.shape)}")
+
         def by_channel(p):
             return p if self.channels is None else p.view(-1, *(1,) * (x.dim() - 3))
 
         learned = {}
         if self.decay_logit is not None:
             learned["decay"] = by_channel(self.decay)
-        if self.threshold is not None:
+        if isinstance(self.threshold, nn.Parameter):
             learned["threshold"] = by_channel(self.threshold)
         return learned
 
     def extra_repr(self) -> str:
-        learned = [n for n, p in (("decay", self.decay_logit), ("threshold", self.threshold)) if p is not None]
+        learned = [name for name in ("decay", "threshold") if isinstance(getattr(self, name), torch.Tensor)]
         parts = [super().extra_repr(), *(f"learn_{n}=True" for n in learned)]
         return ", ".join(p for p in parts + ([f"channels={self.channels}"] if self.channels else []) if p)
 
 
 class IF(LIF):
     """Integrate-and-fire neurons: `LIF` without leak. All options but decay are those of `LIF`."""
+
+    options = tuple(name for name in LIF.options if name != "decay")
 
     def __init__(self, threshold: float = 1.0, **options):
         if "decay" in options or "learn_decay" in options:
@@ -150,8 +168,11 @@ class IF(LIF):
 class LI(Stateful):
     """Leaky integrator, not spiking: v[t] = decay * v[t-1] + gain * x[t] + bias, returned at every step.
 
-    Args: as for `LIF`. Shape: [T, B, ...] -> membranes [T, B, ...], in x's dtype.
+    Args: as for `LIF`. Shape: [T, B, ...] -> membranes [T, B, ...], in x's dtype (the
+    autocast dtype under autocast).
     """
+
+    options = ("decay", "gain", "bias", "truncate")
 
     def __init__(
         self,

@@ -6,10 +6,12 @@ backward is the last output, `state`, which `fastlif.lif` drops.
 
 import torch
 
+from ..neuron import RESETS
 from .backends import BACKENDS
 from .call import BackwardCall, ForwardCall
 from .state import Keep, Layout, membrane_dtype
 
+DELAYED = RESETS.index("delayed")
 library = torch.library.Library("fastlif", "FRAGMENT")
 library.define(
     "lif_forward(Tensor x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, float[] values, int[] options,"
@@ -83,7 +85,8 @@ def setup_context(ctx, inputs, output):
     saved_x = (
         x if keep == Keep.INPUT and options[-2] == options[-1] else None
     )  # else the state has a copy of some steps
-    ctx.save_for_backward(saved_x, v0, decay, gain, threshold, state)
+    reads_v0 = keep == Keep.INPUT or options[0] == DELAYED
+    ctx.save_for_backward(saved_x, v0 if reads_v0 else None, decay, gain, threshold, state)
     ctx.call = values, options, keep, backend
     ctx.like = tuple(spikes.shape), tuple(spikes.stride()), x.dtype
 

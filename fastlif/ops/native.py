@@ -1,15 +1,23 @@
 """The compiled backends, `cpu` and `cuda`: csrc/ as the extension fastlif._C, or the reason why there is none."""
 
-import importlib
+import importlib.util
 
 import torch
 
-try:
-    extension = importlib.import_module("fastlif._C")  # registers fastlif::native_forward and native_backward
-    missing = None
-except (ImportError, OSError, RuntimeError) as error:
-    extension = None
-    missing = f"the compiled extension fastlif._C cannot be loaded ({error}); reinstall with: pip install -e ."
+
+def load() -> tuple[str | None, str | None]:
+    """(the extension's path, why it is missing). Loading it registers fastlif::native_forward and native_backward."""
+    try:
+        found = importlib.util.find_spec("fastlif._C")
+        if found is None:
+            raise ImportError("it has not been built")
+        torch.ops.load_library(found.origin)
+    except (ImportError, OSError, RuntimeError) as error:
+        return None, f"the compiled extension fastlif._C cannot be loaded ({error}); reinstall with: pip install -e ."
+    return found.origin, None
+
+
+path, missing = load()
 with_cuda = missing is None and torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_forward", "CUDA")
 
 
@@ -48,7 +56,7 @@ def description() -> str:
     if missing is not None:
         return missing
     cuda = "with" if with_cuda else "without"
-    return f"{extension.__file__}, {extension.instruction_set} on the CPU, {cuda} CUDA"
+    return f"{path}, {torch.ops.fastlif.instruction_set()} on the CPU, {cuda} CUDA"
 
 
 def tensors(call):
