@@ -86,7 +86,7 @@ def snntorch(case: Case) -> Layer:
     import snntorch as library
 
     mechanism = {"soft": "subtract", "hard": "zero"}[case.reset]
-    fire = spike_function(case.form()["surrogate"], on_equal=False)
+    fire = spike_function(case.form()["surrogate"])
     leaky = library.Leaky(0.5, 1.0, spike_grad=fire, reset_mechanism=mechanism).to(case.device)
 
     def run(x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ All of it lies in one uint8 tensor: first the membranes at chunk borders (Keep.I
 multiple of 64 bytes, one row for every step that carries gradient. csrc/state.h lays it out the same way.
 """
 
+import functools
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
@@ -143,7 +144,7 @@ class Layout:
         borders = self.schedule.borders * self.neurons * self.compute.itemsize
         return (borders // ALIGNMENT + 1) * ALIGNMENT
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         """Bytes of the whole state."""
         return self.rows_at + self.schedule.rows * self.row_bytes

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..neuron import Neuron
+from ..ops.state import membrane_dtype
 from ..surrogate import Surrogate
 
 
@@ -46,9 +47,9 @@ class Fire(torch.autograd.Function):
 
 
 def lif(x: torch.Tensor, neuron: Neuron) -> torch.Tensor:
-    """Run the neuron over x [T, ...], from membrane 0; returns spikes [T, ...]."""
+    """Run the neuron over x [T, ...] from membrane 0; spikes [T, ...] in x's dtype. The membrane is float32."""
     amount = neuron.threshold if neuron.reset_amount is None else neuron.reset_amount
-    v = torch.zeros_like(x[0])
+    v = torch.zeros(x.shape[1:], dtype=membrane_dtype(x.dtype), device=x.device)
     s = Fire.apply(v, neuron) if neuron.reset_delay else None
     spikes = []
     for current in x.unbind():
@@ -66,7 +67,7 @@ def lif(x: torch.Tensor, neuron: Neuron) -> torch.Tensor:
             v = h * (1 - resets) + neuron.v_reset * resets
         else:
             v = h
-        spikes.append(s)
+        spikes.append(s.to(x.dtype))
     return torch.stack(spikes)
 
 
