@@ -8,6 +8,7 @@ far as nvcc knows them.
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
 import sysconfig
@@ -21,6 +22,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 TORCH = "torch>=2.11,<2.14"
 STABLE_ABI = "0x020B000000000000"  # torch 2.11
+CUDA_MACROS = [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
 
 
 def find_torch():
@@ -28,8 +30,10 @@ def find_torch():
     try:
         import torch
     except ImportError:
-        prefixes = {"base": sys.prefix, "platbase": sys.exec_prefix}
-        sys.path += [sysconfig.get_path(kind, vars=prefixes) for kind in ("purelib", "platlib")]
+        for prefix in (sys.prefix, sys.base_prefix):
+            places = {"base": prefix, "platbase": prefix}
+            sys.path += [sysconfig.get_path(kind, vars=places) for kind in ("purelib", "platlib")]
+        sys.path.append(site.getusersitepackages())
         try:
             import torch
         except ImportError:
@@ -64,6 +68,8 @@ class Build(build_ext):
         if torch is None:
             raise SystemExit(f"fastlif: building needs {TORCH}, and this environment has none")
         wanted = os.environ.get("FASTLIF_CUDA", "auto")
+        if wanted not in ("auto", "0", "1"):
+            raise SystemExit(f"fastlif: FASTLIF_CUDA must be auto, 0 or 1, got {wanted!r}")
         nvcc, why = (None, "FASTLIF_CUDA=0") if wanted == "0" else nvcc_for(torch)
         if wanted == "1" and nvcc is None:
             raise SystemExit(f"fastlif: FASTLIF_CUDA=1, but the CUDA kernels cannot be built: {why}")
@@ -73,43 +79,41 @@ class Build(build_ext):
             extension.include_dirs += [str(lib.parent / "include"), "csrc"]
             extension.library_dirs.append(str(lib))
             extension.libraries += ["torch", "torch_cpu", "c10"]
-            if nvcc:
-                extension.libraries.append("torch_cuda")
-                extension.define_macros += [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
+            if nvcc is None:
+                continue
+            try:
                 extension.extra_objects += self.cuda_objects(nvcc, extension)
+            except subprocess.CalledProcessError as error:
+                if wanted == "1":
+                    raise SystemExit(f"fastlif: failed: {' '.join(error.cmd)}") from None
+                print("fastlif: no CUDA kernels: nvcc failed; FASTLIF_CUDA=1 makes that an error", file=sys.stderr)
+                continue
+            extension.libraries += ["torch_cuda", "cudart"]
+            extension.define_macros += CUDA_MACROS
         super().build_extensions()
 
     def cuda_objects(self, nvcc, extension):
-        """Object files of csrc/*.cu and the CUDA runtime to link."""
+        """Object files of csrc/*.cu; CalledProcessError if nvcc fails. Adds where the CUDA runtime is."""
         Path(self.build_temp).mkdir(parents=True, exist_ok=True)
         known = told_by(nvcc, "--list-gpu-arch").split()
         archs = os.environ.get("FASTLIF_CUDA_ARCHS")
         archs = archs.split(";") if archs else [a for a in ("80", "90", "100") if f"compute_{a}" in known]
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-        macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in extension.define_macros]
+        macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in (*extension.define_macros, *CUDA_MACROS)]
         includes = [f"-I{path}" for path in extension.include_dirs]
-        flags = [
-            "-O3",
-            "-std=c++20",
-            "-fmad=false",
-            "-Xcompiler",
-            "-fPIC",
-            "--threads",
-            "0",
-            "--expt-relaxed-constexpr",
-        ]
+        flags = "-O3 -std=c++20 -fmad=false -Xcompiler -fPIC --threads 0 --expt-relaxed-constexpr".split()
         jobs = []
         for source in sorted(Path("csrc").glob("*.cu")):
             target = str(Path(self.build_temp) / f"{source.stem}.cu.o")
             command = [nvcc, *flags, *codes, *macros, *includes, "-c", str(source), "-o", target]
             jobs.append((target, command, subprocess.Popen(command)))
-        for _, command, process in jobs:
-            if process.wait() != 0:
-                raise SystemExit(f"fastlif: failed: {' '.join(command)}")
+        codes_of_exit = [process.wait() for _, _, process in jobs]
+        for (_, command, _), code in zip(jobs, codes_of_exit, strict=True):
+            if code != 0:
+                raise subprocess.CalledProcessError(code, command)
         with tempfile.NamedTemporaryFile(suffix=".cu") as empty:  # nvcc may be a wrapper: ask it where they are
             extension.library_dirs += re.findall(r'"-L([^"]+)"', told_by(nvcc, "--dryrun", "-c", empty.name))
-        extension.libraries.append("cudart")
         return [target for target, _, _ in jobs]
 
 

@@ -90,6 +90,8 @@ CALLS = {
     "truncate-negative": (ValueError, {"truncate": (4, -1)}, given("truncate", "1 <= k2 <= k1", r"\(4, -1\)")),
     "truncate-order": (ValueError, {"truncate": (2, 3)}, given("truncate", "1 <= k2 <= k1", r"\(2, 3\)")),
     "truncate-float": (TypeError, {"truncate": 2.0}, given("truncate", r"\(k1, k2\)", "2.0")),
+    "truncate-huge": (ValueError, {"truncate": 2**64}, given("truncate", r"2\*\*62", str(2**64))),
+    "threshold-huge": (ValueError, {"threshold": 10**400}, given("threshold must be finite", "1000")),
     "truncate-three": (TypeError, {"truncate": (3, 2, 1)}, given("truncate", r"\(k1, k2\)", r"\(3, 2, 1\)")),
     "compact-atan": (
         ValueError,

@@ -1,5 +1,6 @@
 """fastlif.lif: the contract of shapes, strides and dtypes, half precision, and windows of one run."""
 
+import numpy as np
 import pytest
 import torch
 from cases import LAYOUTS, RESETS, Case, make_x, norm_error
@@ -195,3 +196,26 @@ def test_in_place_change_of_x_is_noticed():
     x.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         spikes.sum().backward()
+
+
+@pytest.mark.parametrize("backend", (None, "reference"))
+def test_no_steps_of_a_tensor_with_gaps(backend):
+    """With T = 0 every stride passes for contiguous; the membrane still comes back as it went in."""
+    for x in (torch.randn(4, 9, 10)[:0, ::2, ::2], torch.randn(0, 1, 5).expand(0, 5, 5)):
+        v0 = torch.arange(25.0).view(5, 5).requires_grad_()
+        spikes, v = fastlif.lif(x, v0, backend=backend)
+        assert spikes.shape == (0, 5, 5) and v.equal(v0)
+        assert torch.autograd.grad(v.sum(), v0)[0].equal(torch.ones(5, 5))
+
+
+def test_membranes_survive_autocast_to_another_half():
+    """60000 twice is beyond float16 and within bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        out = fastlif.LI(decay=1.0)(torch.full((2, 1, 1), 60000.0, dtype=torch.float16))
+    assert out.dtype == torch.bfloat16 and out.isfinite().all()
+
+
+def test_numpy_numbers_are_numbers():
+    x = torch.randn(6, 5)
+    ours = fastlif.lif(x, decay=np.float32(0.5), truncate=np.int64(2))[0]
+    assert ours.equal(fastlif.lif(x, decay=0.5, truncate=2)[0])

@@ -129,3 +129,19 @@ def test_an_error_inside_leaves_no_hooks():
     with pytest.raises(RuntimeError):
         fastlif.saved_bytes(net, torch.randn(4, 5, requires_grad=True))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_a_carried_membrane_is_kept_only_where_backward_reads_it():
+    x, v0 = torch.randn(4, 1000), torch.zeros(1000, requires_grad=True)
+
+    def kept(**options):
+        return fastlif.saved_bytes(lambda x: fastlif.lif(x * 1, v0 * 1, **options), x).total
+
+    assert kept(surrogate="rectangle") == 4 * 2 * 125
+    assert kept(surrogate="rectangle", reset_delay=True) == 4 * 2 * 125 + 4000
+
+
+def test_views_of_parameters_and_nested_arguments_do_not_count():
+    linear = torch.nn.Linear(100, 100)
+    x = torch.randn(2, 3, 100, requires_grad=True)
+    assert fastlif.saved_bytes(lambda xs: linear(xs[0]), [x]).total == 0
