@@ -100,9 +100,20 @@ class Build(build_ext):
         archs = archs.split(";") if archs else [a for a in ("80", "90", "100") if f"compute_{a}" in known]
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-        macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in (*extension.define_macros, *CUDA_MACROS)]
+        macros = [
+            f"-D{name}" + (f"={value}" if value else "") for name, value in (*extension.define_macros, *CUDA_MACROS)
+        ]
         includes = [f"-I{path}" for path in extension.include_dirs]
-        flags = "-O3 -std=c++20 -fmad=false -Xcompiler -fPIC --threads 0 --expt-relaxed-constexpr".split()
+        flags = [
+            "-O3",
+            "-std=c++20",
+            "-fmad=false",
+            "-Xcompiler",
+            "-fPIC",
+            "--threads",
+            "0",
+            "--expt-relaxed-constexpr",
+        ]
         jobs = []
         for source in sorted(Path("csrc").glob("*.cu")):
             target = str(Path(self.build_temp) / f"{source.stem}.cu.o")

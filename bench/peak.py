@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from fastlif.train.measure import resident
+
 from .case import Case
 from .contenders import TABLE
 from .machine import KEEP_PAGES
@@ -29,15 +31,6 @@ def of_fresh_process(case: Case, contender: str) -> int | None:
     command = [sys.executable, "-m", "bench", "peak", "--case", json.dumps(case.as_dict()), "--contender", contender]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return json.loads(output)
-
-
-def resident(field: str) -> int | None:
-    """VmRSS or VmHWM of this process in bytes."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, PIE808, RUF005
 """The Triton kernels: one pass over memory each way, a block of neurons per program, the membrane in registers.
 
 Steps are taken GROUP (or STEPS) at a time: the loads of a group are issued together, ahead of its arithmetic, and that

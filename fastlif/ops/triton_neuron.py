@@ -1,4 +1,3 @@
-# ruff: noqa: N803, SIM108, SIM300
 """The arithmetic of one step of a neuron in Triton, forward and backward, and the formats of what is kept.
 
 Every expression follows ops/reference.py and rounds as it is written there, so kernels made of these are launched with
@@ -44,7 +43,7 @@ def forgotten(h, OPAQUE: tl.constexpr, CT: tl.constexpr):
 
     The interpreter runs no assembly: OPAQUE is False there.
     """
-    if OPAQUE and CT == tl.float32:
+    if OPAQUE and tl.float32 == CT:
         h = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [h], dtype=tl.float32, is_pure=False, pack=1)
     return h
 
@@ -52,7 +51,7 @@ def forgotten(h, OPAQUE: tl.constexpr, CT: tl.constexpr):
 @triton.jit
 def divide(a, b, CT: tl.constexpr):
     """IEEE division: `/` alone is approximate in float32."""
-    if CT == tl.float64:
+    if tl.float64 == CT:
         q = a / b
     else:
         q = tl.div_rn(a, b)

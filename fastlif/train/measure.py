@@ -16,11 +16,27 @@ def peak_memory(device: torch.device) -> int:
     """Bytes at the peak: allocated on a GPU, resident for this whole process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if STATUS.exists():  # unlike ru_maxrss it does not begin with the peak of the process that started this one
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())[1])
+    peak = resident("VmHWM")  # unlike ru_maxrss it does not begin with the peak of the process that started this one
+    if peak is not None:
+        return peak
     import resource  # not everywhere
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory_now(device: torch.device) -> int:
+    """Bytes held now, as `peak_memory` counts them; the peak so far where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    now = resident("VmRSS")
+    return peak_memory(device) if now is None else now
+
+
+def resident(field: str) -> int | None:
+    """VmRSS, the bytes of this process that are resident, or VmHWM, the most that ever were; None outside Linux."""
+    if not STATUS.exists():
+        return None
+    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())[1])
 
 
 def synchronize(device: torch.device) -> None:

@@ -71,7 +71,7 @@ def train(config: Config, layers: str = "fastlif", weights: Path | None = None) 
     updates = config.epochs * len(batches)
     method = bptt(config, net, updates)
 
-    before, began, epochs = measure.peak_memory(device), time.perf_counter(), []
+    before, began, epochs = measure.memory_now(device), time.perf_counter(), []
     with tqdm(total=updates, desc=f"{layers:8}", unit="step", dynamic_ncols=True) as bar:
         for epoch in fit(method, batches, config.epochs, validation, on_step=lambda outcome: bar.update()):
             epochs.append(epoch)
