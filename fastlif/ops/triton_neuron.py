@@ -43,7 +43,7 @@ def forgotten(h, OPAQUE: tl.constexpr, CT: tl.constexpr):
 
     The interpreter runs no assembly: OPAQUE is False there.
     """
-    if OPAQUE and tl.float32 == CT:
+    if OPAQUE and CT == tl.float32:
         h = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [h], dtype=tl.float32, is_pure=False, pack=1)
     return h
 
@@ -51,7 +51,7 @@ def forgotten(h, OPAQUE: tl.constexpr, CT: tl.constexpr):
 @triton.jit
 def divide(a, b, CT: tl.constexpr):
     """IEEE division: `/` alone is approximate in float32."""
-    if tl.float64 == CT:
+    if CT == tl.float64:
         q = a / b
     else:
         q = tl.div_rn(a, b)
