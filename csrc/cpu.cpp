@@ -19,13 +19,6 @@
 
 namespace fastlif {
 
-struct BFloat16 {
-  uint16_t bits;
-};
-struct Half {
-  uint16_t bits;
-};
-
 // A thread's buffers, each of `capacity` numbers; h has kChunk of them.
 template <class F>
 struct Workspace {

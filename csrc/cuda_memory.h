@@ -19,17 +19,6 @@
 #define FASTLIF_ROLLED
 #endif
 
-namespace fastlif {
-
-struct BFloat16 {
-  uint16_t bits;
-};
-struct Half {
-  uint16_t bits;
-};
-
-}  // namespace fastlif
-
 #define FASTLIF_TARGET gpu
 #include "neuron.h"
 #ifndef __CUDACC__

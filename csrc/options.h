@@ -26,6 +26,14 @@ struct Options {
   Keep keep;
 };
 
+// What 16-bit numbers are in memory.
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
 template <class R>
 struct Constants {
   R decay, gain, bias, threshold, amount, v_reset, scale, height;
