@@ -27,6 +27,7 @@ test: .venv/test.stamp
 lint: .venv/test.stamp
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/clang-format --dry-run -Werror csrc/*
 
 peers: .venv/test.stamp
 
