@@ -52,7 +52,8 @@ struct BackwardLoop : Block<F, X, S, tensors> {
     bool last, cut, past;
   };
 
-  template <bool full>
+  // `plain`: a step with dL/ds, neither the last nor before a cut.
+  template <bool full, bool plain>
   static FASTLIF_INLINE void group(const Backward& p, const Options& o, const Workspace<F>& w, Constants<R> c,
                                    int64_t n, int valid, const Step& at) {
     uint64_t fired = 0, inside = 0;
@@ -79,12 +80,12 @@ struct BackwardLoop : Block<F, X, S, tensors> {
         s = lanes_of(fired >> (k * W));
         if (o.keep == Keep::bits) sg = lanes_of(inside >> (k * W)) ? c.height : R{};
       }
-      const R gs = at.gs ? load<W>(at.gs + i, count) : R{};
-      if (at.gs) __builtin_prefetch(at.gs - p.gs_stride + i);
+      const R gs = plain || at.gs ? load<W>(at.gs + i, count) : R{};
+      if (plain || at.gs) __builtin_prefetch(at.gs - p.gs_stride + i);
       if (o.keep == Keep::code) __builtin_prefetch(at.row - p.layout.row_bytes + i);
       Carried<R> carried{load<W>(w.g + i, W), R{}, R{}, R{}};
       const R gh =
-          FASTLIF_TARGET::backward(o, c, s, sg, h, gs, at.last, at.cut, tensors && p.gthreshold != nullptr, carried);
+          FASTLIF_TARGET::backward(o, c, s, sg, h, gs, !plain && at.last, !plain && at.cut, tensors && p.gthreshold != nullptr, carried);
       store<F>(w.g + i, carried.g, W, false);
       store<X>(at.gx + i, R(c.gain * gh), count, at.past);
       if constexpr (!tensors) continue;
@@ -146,8 +147,11 @@ struct BackwardLoop : Block<F, X, S, tensors> {
           at.row =
               p.state + (chunk.row + t - chunk.start) * p.layout.row_bytes + (o.keep == Keep::code ? first : first / 8);
         }
-        for (int64_t n = 0; n < full; n += kGroup) group<true>(p, o, w, c, n, kGroup, at);
-        if (rest > 0) group<false>(p, o, w, c, full, rest, at);
+        if (at.gs && !at.last && !at.cut)
+          for (int64_t n = 0; n < full; n += kGroup) group<true, true>(p, o, w, c, n, kGroup, at);
+        else
+          for (int64_t n = 0; n < full; n += kGroup) group<true, false>(p, o, w, c, n, kGroup, at);
+        if (rest > 0) group<false, false>(p, o, w, c, full, rest, at);
       }
       if (number == 0 || schedule.chunk(number - 1).stop != chunk.start) {
         before_window(p, border, count, w);

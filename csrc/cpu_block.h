@@ -71,28 +71,33 @@ struct Block {
   }
 
   // A loop for the most common options, where they are constants, or one for all.
-  template <Keep keep, Reset reset>
+  template <Keep keep, Reset reset, Surrogate surrogate>
   struct Fixed {
     static FASTLIF_INLINE Options of(Options o) {
-      o.keep = keep, o.reset = reset, o.spiking = true;
+      o.keep = keep, o.reset = reset, o.surrogate = surrogate, o.spiking = true;
       return o;
     }
   };
   struct AsGiven {
     static FASTLIF_INLINE Options of(const Options& o) { return o; }
   };
+  template <Reset reset, class Body>
+  static bool specialise_reset(const Options& o, const Body& body) {
+    if (!o.spiking || o.reset != reset) return false;
+    if (o.surrogate == Surrogate::triangle) {
+      if (o.keep == Keep::code) return body(Fixed<Keep::code, reset, Surrogate::triangle>{}), true;
+      if (o.keep == Keep::input) return body(Fixed<Keep::input, reset, Surrogate::triangle>{}), true;
+    }
+    if (o.surrogate == Surrogate::rectangle) {
+      if (o.keep == Keep::bits) return body(Fixed<Keep::bits, reset, Surrogate::rectangle>{}), true;
+      if (o.keep == Keep::input) return body(Fixed<Keep::input, reset, Surrogate::rectangle>{}), true;
+    }
+    return false;
+  }
   template <class Body>
   static void specialise(const Options& o, const Body& body) {
     if constexpr (!tensors && FASTLIF_BYTES > 16) {
-      if (o.spiking && o.reset == Reset::soft) {
-        if (o.keep == Keep::bits) return body(Fixed<Keep::bits, Reset::soft>{});
-        if (o.keep == Keep::code) return body(Fixed<Keep::code, Reset::soft>{});
-        if (o.keep == Keep::input) return body(Fixed<Keep::input, Reset::soft>{});
-      }
-      if (o.spiking && o.reset == Reset::hard) {
-        if (o.keep == Keep::code) return body(Fixed<Keep::code, Reset::hard>{});
-        if (o.keep == Keep::input) return body(Fixed<Keep::input, Reset::hard>{});
-      }
+      if (specialise_reset<Reset::soft>(o, body) || specialise_reset<Reset::hard>(o, body)) return;
     }
     body(AsGiven{});
   }
