@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import setuptools
@@ -22,6 +23,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 TORCH = "torch>=2.11,<2.14"
 STABLE_ABI = "0x020B000000000000"  # torch 2.11
+# longest first
+SOURCES = ("cpu_float", "cpu_half", "cpu_mixed", "cpu_double", "cpu_channels", "cpu", "planes", "module")
 CUDA_MACROS = [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
 
 
@@ -90,7 +93,18 @@ class Build(build_ext):
                 continue
             extension.libraries += ["torch_cuda", "cudart"]
             extension.define_macros += CUDA_MACROS
+        self.compile_side_by_side()
         super().build_extensions()
+
+    def compile_side_by_side(self):
+        """Has the compiler take as many sources at a time as there are processors."""
+        compile_one = self.compiler.compile
+
+        def compile_all(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return [made for found in pool.map(lambda s: compile_one([s], **options), sources) for made in found]
+
+        self.compiler.compile = compile_all
 
     def cuda_objects(self, nvcc, extension):
         """Object files of csrc/*.cu; CalledProcessError if nvcc fails. Adds where the CUDA runtime is."""
@@ -138,7 +152,7 @@ class Wheel(bdist_wheel):
 
 extension = setuptools.Extension(
     "fastlif._C",
-    ["csrc/module.cpp", "csrc/cpu.cpp"],
+    [f"csrc/{name}.cpp" for name in SOURCES],
     depends=[str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*")],
     define_macros=[("TORCH_TARGET_VERSION", STABLE_ABI)],
     extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fvisibility=hidden"],

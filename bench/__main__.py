@@ -1,4 +1,4 @@
-"""The command line: python -m bench layer | overhead | report | peak."""
+"""The command line: python -m bench layer | network | onm | overhead | report | peak."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from . import machine
 
 
 def main(arguments: list[str]) -> int:
-    from . import layer, overhead, peak, report
+    from . import layer, network, onm, overhead, peak, report
 
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Benchmarks of fastlif against other libraries."
@@ -15,9 +15,11 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     parts = {
         "layer": (layer, "one LIF layer, every contender, checked and timed"),
+        "network": (network, "a training step of VGGSNN, every contender: memory and time"),
+        "onm": (onm, "a training step of Linear n -> n and neurons over many steps"),
         "overhead": (overhead, "a call's own time on a tiny tensor"),
         "report": (report, "table and plot of a result file"),
-        "peak": (peak, "peak memory of one contender in this process (used by layer --peak)"),
+        "peak": (peak, "peak memory of one contender in this process (used by the others)"),
     }
     for name, (module, help_text) in parts.items():
         module.add_arguments(commands.add_parser(name, help=help_text))

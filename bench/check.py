@@ -6,6 +6,7 @@ import torch
 
 import fastlif
 
+EXACT, COMPACT = 1e-4, 2e-2  # allowed gradient error, norm of the difference over norm
 FLIPS = 1e-4  # share of differing spikes; contenders that divide or fuse round differently
 HALF = 1e-2  # gradients in bfloat16 and float16: three digits
 
@@ -48,3 +49,12 @@ def compare(results: tuple[torch.Tensor, torch.Tensor], expected: tuple[torch.Te
         1 - agree.double().mean().item(),
         (off / torch.where(steady, right_gx.float(), 0).norm().clamp(min=torch.finfo(torch.float32).tiny)).item(),
     )
+
+
+def distance(some: list[torch.Tensor], right: list[torch.Tensor]) -> float:
+    """Norm of the difference over norm, of all tensors together; infinite where their shapes differ."""
+    if [t.shape for t in some] != [t.shape for t in right]:
+        return float("inf")
+    off = sum((a.double() - b.double()).square().sum() for a, b in zip(some, right, strict=True))
+    norm = sum(b.double().square().sum() for b in right)
+    return (off / norm.clamp(min=torch.finfo(torch.float64).tiny)).sqrt().item()

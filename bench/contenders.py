@@ -12,8 +12,7 @@ import fastlif
 
 from . import libraries, naive, ours
 from .case import SURROGATES, Case
-
-EXACT, COMPACT = 1e-4, 2e-2  # allowed gradient error, norm of the difference over norm
+from .check import COMPACT, EXACT
 
 
 class Layer:
@@ -82,13 +81,21 @@ def _spikingjelly() -> list[Contender]:
             f"spikingjelly {backend} {surrogate}",
             "spikingjelly",
             partial(Case.form, surrogate=surrogate),
-            _layer(partial(libraries.spikingjelly, surrogate=surrogate, backend=backend)),
+            _layer(partial(_spikingjelly_layer, surrogate=surrogate, backend=backend)),
             partial(libraries.spikingjelly_missing, surrogate=surrogate, backend=backend),
         )
         if backend != "torch":
             row = replace(row, devices=("cuda",), moves=lambda case: 4 * case.torch_dtype.itemsize + 8)
         rows.append(row)
     return rows
+
+
+def _spikingjelly_layer(case: Case, surrogate: str, backend: str) -> Callable:
+    return libraries.SpikingJelly(case.reset, surrogate, backend)
+
+
+def _snntorch_layer(case: Case) -> Callable:
+    return libraries.SnnTorch(case.reset).to(case.device)
 
 
 def _snntorch_note(case: Case) -> str:
@@ -101,7 +108,7 @@ def _others() -> list[Contender]:
     other_fastlif = _layer(lambda case: ours.public(form(case)))
     missing = partial(partial, libraries.missing)
     return [
-        Contender("snntorch", "snntorch", form, _layer(libraries.snntorch), missing("snntorch"), note=note),
+        Contender("snntorch", "snntorch", form, _layer(_snntorch_layer), missing("snntorch"), note=note),
         Contender("naive, snntorch's neuron", "other form", form, other_naive, note=note),
         Contender("fastlif, snntorch's neuron", "other form", form, other_fastlif, note=note),
         Contender(

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,9 +12,9 @@ from tqdm import tqdm
 from . import machine, peak
 from .case import Case
 from .check import compare, reference
-from .contenders import Contender, select
+from .contenders import TABLE, Contender, select
 from .report import write_report
-from .results import save
+from .results import failure, save
 from .timing import alternate
 
 MILLION = 1 << 20
@@ -67,6 +68,14 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     return 1 if broken else 0
 
 
+def starter(case: dict, contender: str) -> Callable[[], Callable]:
+    """What `bench peak` runs: () -> forward + backward of a freshly built contender, on data that are there already."""
+    workload = Case(**case)
+    (row,) = (c for c in TABLE if c.name == contender)
+    x, gs = workload.inputs()
+    return lambda: row.build(workload, x, gs).both
+
+
 def run_case(case: Case, contenders: list[Contender], repeats: int, with_peak: bool = False) -> list[dict]:
     """One workload: a row for the copy and one for each contender, timed or with the reason why not."""
     rows = {c.name: start_row(case, c) for c in contenders}
@@ -98,7 +107,7 @@ def run_case(case: Case, contenders: list[Contender], repeats: int, with_peak: b
             (copy if name == "copy" else rows[name])[direction] = times
     if case.device == "cpu" and with_peak:
         for name in tqdm(runs, desc="peak memory", leave=False, file=sys.stderr):
-            rows[name]["peak_bytes"] = peak.of_fresh_process(case, name)
+            rows[name]["peak_bytes"] = peak.of_fresh_process("layer", case.as_dict(), name)
     return [copy, *rows.values()]
 
 
@@ -134,7 +143,7 @@ def check(contenders: list[Contender], case: Case, x: torch.Tensor, gs: torch.Te
                 row["page_faults"] = faults(run.both)
                 runs[contender.name] = run
             except Exception as error:  # a contender's fault, whatever it is, is a result to report
-                row |= {"status": "failed", "reason": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+                row |= failure(error)
     return {name: runs[name] for name in rows if name in runs}
 
 

@@ -4,6 +4,9 @@ import importlib
 from collections.abc import Callable
 
 import torch
+from torch import nn
+
+from fastlif import Triangle
 
 from .case import Case
 from .naive import spike_function
@@ -49,30 +52,34 @@ def _selection():
     return _selection
 
 
-def spikingjelly(case: Case, surrogate: str, backend: str) -> Layer:
-    """Multi-step LIFNode with tau = 2 and undecayed input: decay 0.5, gain 1.
+class SpikingJelly(nn.Module):
+    """Multi-step LIFNode with tau = 2 and undecayed input: decay 0.5, gain 1. x [T, ...] -> spikes.
 
     For float32 the node itself; otherwise the function behind it with a float32 membrane, since the node would keep the
     membrane in x's dtype and then neither compute the same spikes nor use its kernels.
     """
-    from spikingjelly.activation_based import functional, neuron
-    from spikingjelly.activation_based import surrogate as functions
 
-    function = {"triangle": functions.PiecewiseQuadratic, "rectangle": functions.Rect}[surrogate](1.0)
-    v_reset = None if case.reset == "soft" else 0.0
-    node = neuron.LIFNode(2.0, False, 1.0, v_reset, function, step_mode="m")
-    selection, chosen = _selection(), {}
+    def __init__(self, reset: str, surrogate: str = "triangle", backend: str = "auto"):
+        from spikingjelly.activation_based import neuron
+        from spikingjelly.activation_based import surrogate as functions
 
-    def run(x: torch.Tensor) -> torch.Tensor:
+        super().__init__()
+        function = {"triangle": functions.PiecewiseQuadratic, "rectangle": functions.Rect}[surrogate](1.0)
+        self.node = neuron.LIFNode(2.0, False, 1.0, None if reset == "soft" else 0.0, function, step_mode="m")
+        self.backend, self.chosen = backend, {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from spikingjelly.activation_based import functional
+
         # The library reads its backend from the environment at import; here several alternate in one process.
-        selection._requested, selection._selections = "auto" if case.device == "cpu" else backend, chosen
+        selection = _selection()
+        selection._requested, selection._selections = "auto" if x.device.type == "cpu" else self.backend, self.chosen
         if x.dtype == torch.float32:
-            functional.reset_net(node)
-            return node(x)
+            functional.reset_net(self.node)
+            return self.node(x)
         v = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
-        return functional.lif_multi_step(x, v, 2.0, False, 1.0, v_reset, function)[0]
-
-    return run
+        node = self.node
+        return functional.lif_multi_step(x, v, 2.0, False, 1.0, node.v_reset, node.surrogate_function)[0]
 
 
 def snntorch_form(case: Case) -> dict:
@@ -81,23 +88,23 @@ def snntorch_form(case: Case) -> dict:
     return case.form() | own | ({"reset_delay": True} if case.reset == "soft" else {})
 
 
-def snntorch(case: Case) -> Layer:
-    """Leaky in its user's own loop, with our triangle as spike_grad and a float32 membrane."""
-    import snntorch as library
+class SnnTorch(nn.Module):
+    """Leaky in its user's own loop, with our triangle as spike_grad and a float32 membrane. x [T, ...] -> spikes."""
 
-    mechanism = {"soft": "subtract", "hard": "zero"}[case.reset]
-    fire = spike_function(case.form()["surrogate"])
-    leaky = library.Leaky(0.5, 1.0, spike_grad=fire, reset_mechanism=mechanism).to(case.device)
+    def __init__(self, reset: str):
+        import snntorch
 
-    def run(x: torch.Tensor) -> torch.Tensor:
+        super().__init__()
+        mechanism = {"soft": "subtract", "hard": "zero"}[reset]
+        self.leaky = snntorch.Leaky(0.5, 1.0, spike_grad=spike_function(Triangle()), reset_mechanism=mechanism)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         membrane = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
         spikes = []
         for step in x:
-            s, membrane = leaky(step, membrane)
+            s, membrane = self.leaky(step, membrane)
             spikes.append(s)
         return torch.stack(spikes)
-
-    return run
 
 
 def norse_form(case: Case) -> dict:

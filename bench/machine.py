@@ -22,12 +22,14 @@ KEEP_PAGES = {  # glibc hands no page back: otherwise page faults on fresh memor
     "MALLOC_ARENA_MAX": "1",
 }
 
+QUIET = {"KINETO_LOG_LEVEL": "99"}  # the profiler counts allocations for us, and says so each time
+
 
 def run_keeping_pages(arguments: list[str]) -> None:
     """Start this program again with an allocator that keeps freed pages; returns where that is so already."""
     if sys.platform == "linux" and any(os.environ.get(name) != value for name, value in KEEP_PAGES.items()):
         sys.stderr.flush()
-        os.execve(sys.executable, [sys.executable, "-m", "bench", *arguments], os.environ | KEEP_PAGES)
+        os.execve(sys.executable, [sys.executable, "-m", "bench", *arguments], os.environ | KEEP_PAGES | QUIET)
 
 
 def keeps_pages() -> bool:

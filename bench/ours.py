@@ -54,16 +54,34 @@ class Kernel:
         neuron = fastlif.Neuron(**form, state=state_name)
         keep, self.backend = kept(form, state_name), backends.BACKENDS[backend]
         none, values, options = (None, None, None), neuron.values, neuron.options
-        self.spikes, v, stored = ops.allocate_forward(x, None, *none, values, options, keep, x.dtype, backend)
+        self.spikes, v, stored, _ = ops.allocate_forward(x, None, *none, values, options, keep, False, x.dtype, backend)
         self.gx = torch.empty_like(x)
         full = state.Layout(x.shape, neuron.windows, keep, x.dtype)
         nothing = state.Layout(x.shape, neuron.windows, state.Keep.NOTHING, x.dtype)
-        self.forward_call = call.ForwardCall(full, x, None, none, values, options, (self.spikes, v, stored))
-        self.no_grad_call = call.ForwardCall(nothing, x, None, none, values, options, (self.spikes, v, stored[:0]))
+        self.forward_call = call.ForwardCall(
+            full, x, None, none, none[:2], values, options, (self.spikes, v, stored, None)
+        )
+        self.no_grad_call = call.ForwardCall(
+            nothing, x, None, none, none[:2], values, options, (self.spikes, v, stored[:0], None)
+        )
         saved_x = x if keep == state.Keep.INPUT else None
-        gradients = (self.gx, None, None, None, None)
+        gradients = (self.gx, *(None,) * 6)
         self.backward_call = call.BackwardCall(
-            full, gs, None, saved_x, None, none, stored, x.shape, x.stride(), values, options, gradients
+            full,
+            gs,
+            None,
+            saved_x,
+            None,
+            none,
+            none[:2],
+            none,
+            stored,
+            None,
+            x.shape,
+            x.stride(),
+            values,
+            options,
+            gradients,
         )
         self.kept_bytes = stored.nbytes + (0 if saved_x is None else x.nbytes)
 

@@ -55,29 +55,30 @@ def empty_operator():
     return torch.ops.fastlif_bench.lif_forward
 
 
-def _empty_forward(x, v0, decay, gain, threshold, values, options, keep, dtype, backend):
-    return torch.empty_like(x), x.new_empty(x.shape[1:]), x.new_empty(0)
+def _empty_forward(x, v0, decay, gain, threshold, values, options, keep, emit, dtype, backend):
+    return torch.empty_like(x), x.new_empty(x.shape[1:]), x.new_empty(0), x.new_empty(0)
 
 
-def _empty_backward(gs, gv, x, v0, decay, gain, threshold, state, size, stride, dtype, values, options, *rest):
+def _empty_backward(gs, gv, x, v0, decay, gain, threshold, state, bits, size, stride, dtype, *rest):
     return torch.empty_like(gs), *(gs.new_empty(0) for _ in range(4))
 
 
 def _setup_context(ctx, inputs, output):
-    x, v0, decay, gain, threshold, values, options, keep, _, backend = inputs
+    x, v0, decay, gain, threshold, values, options, keep, _, _, backend = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, v0, decay, gain, threshold, output[2])
     ctx.rest = values, options, keep, backend
 
 
-def _gradient(ctx, gs, gv, _):
+def _gradient(ctx, gs, gv, *_):
     values, options, keep, backend = ctx.rest
     x, v0, decay, gain, threshold, kept = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[1:5])
     gx, *_ = torch.ops.fastlif_bench.lif_backward(
-        gs, gv, x, v0, decay, gain, threshold, kept, x.shape, x.stride(), x.dtype, values, options, keep, needs, backend
-    )
-    return gx, None, None, None, None, None, None, None, None, None
+        gs, gv, x, v0, decay, gain, threshold, kept, None, x.shape, x.stride(), x.dtype, values, options, keep, needs,
+        backend,
+    )  # fmt: skip
+    return gx, *(None,) * 10
 
 
 def measure(device: str, repeats: int) -> list[dict]:
@@ -96,7 +97,7 @@ def measure(device: str, repeats: int) -> list[dict]:
             torch.autograd.grad(fastlif.lif(x, **form, state=state_name)[0], x, gs)
 
         def nothing(neuron=neuron, keep=keep, backend=backend):
-            outputs = empty(x, None, None, None, None, neuron.values, neuron.options, keep, x.dtype, backend)
+            outputs = empty(x, None, None, None, None, neuron.values, neuron.options, keep, False, x.dtype, backend)
             torch.autograd.grad(outputs[0], x, gs)
 
         calls = {"call": call, "empty": nothing}

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
+from . import report_training
 from .case import Case
+from .ratios import COLORS, RIVALS, fastest, figures, median, ratio, reason, time
 from .results import load
 
-RIVALS = ("naive", "compile", "spikingjelly", "snntorch")
 HEAD = ["contender", "fwd+bwd ms (quartiles)", "/ 2 copies", "forward ms", "/ copy", *(f"x {r}" for r in RIVALS)]
-COLORS = {"fastlif": "tab:green", "kernel": "tab:olive", "copy": "black"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,12 +21,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def write_report(path: Path) -> str:
-    """Write the table (.md) of a result file beside it, a layer's plot (.png) too; returns the table."""
+    """Write the table (.md) of a result file beside it and, except for overheads, a plot (.png); returns the table."""
     result = load(path)
     text = table(result)
     path.with_suffix(".md").write_text(text)
-    if result["benchmark"] == "layer":
-        plot(result, path.with_suffix(".png"))
+    plots = {"layer": plot, "over-time": report_training.plot_over_time}
+    plots |= dict.fromkeys(("network", "onm"), report_training.plot)
+    if result["benchmark"] in plots:
+        plots[result["benchmark"]](result, path.with_suffix(".png"))
     return text
 
 
@@ -36,20 +38,6 @@ def by_case(result: dict) -> dict[Case, list[dict]]:
     for row in result["rows"]:
         groups.setdefault(Case(**row["case"]), []).append(row)
     return groups
-
-
-def median(row: dict | None, direction: str = "both") -> float | None:
-    """Median seconds of a row, None where it was not timed."""
-    return row[direction]["median"] if row and direction in row else None
-
-
-def fastest(rows: list[dict], group: str) -> float | None:
-    """The best forward + backward time of a group, whatever the surrogate or the backend."""
-    return min((t for row in rows if row["group"] == group if (t := median(row)) is not None), default=None)
-
-
-def ratio(over: float | None, under: float | None) -> str:
-    return "" if over is None or under is None else f"{over / under:.2f}"
 
 
 def table(result: dict) -> str:
@@ -64,8 +52,9 @@ def table(result: dict) -> str:
         f"commit {result['commit']}, {result['date']}, `{result['command']}`",
         "",
     ]
-    body = overhead_table if result["benchmark"] == "overhead" else layer_tables
-    return "\n".join(lines + body(result)) + "\n"
+    bodies = {"overhead": overhead_table, "layer": layer_tables, "over-time": report_training.over_time_table}
+    bodies |= dict.fromkeys(("network", "onm"), report_training.tables)
+    return "\n".join(lines + bodies[result["benchmark"]](result)) + "\n"
 
 
 def overhead_table(result: dict) -> list[str]:
@@ -96,12 +85,10 @@ def case_table(case: Case, rows: list[dict]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         if row["status"] != "ok":
-            why = f"{row['status']}: {row['reason']}".replace("|", "\\|")
-            lines.append(f"| {row['contender']} |" + " |" * (len(head) - 2) + f" {why} |")
+            lines.append(f"| {row['contender']} |" + " |" * (len(head) - 2) + f" {reason(row)} |")
             continue
         both, forward = row["both"], median(row, "forward")
-        quartiles = f"{both['median'] * 1e3:.3g} ({both['q1'] * 1e3:.3g}-{both['q3'] * 1e3:.3g})"
-        cells = [row["contender"], quartiles, ratio(both["median"], median(copy))]
+        cells = [row["contender"], time(row), ratio(both["median"], median(copy))]
         cells += [f"{forward * 1e3:.3g}", ratio(forward, median(copy, "forward"))]
         cells += ["" if row is copy else ratio(best, both["median"]) for best in bests]
         kept, peak = row.get("kept_bytes"), row.get("peak_bytes")
@@ -124,15 +111,11 @@ def bandwidth_share(row: dict, copy: dict) -> str:
 
 def plot(result: dict, path: Path) -> None:
     """Forward + backward of every timed row in units of two copies, one panel for each workload."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     groups = {case: [row for row in rows if "both" in row] for case, rows in by_case(result).items()}
     groups = {case: rows for case, rows in groups.items() if rows}
     if not groups:
         return
+    pyplot = figures()
     height = 1 + 0.22 * max(map(len, groups.values()))
     figure, axes = pyplot.subplots(len(groups), 1, figsize=(9, height * len(groups)), squeeze=False)
     for axis, (case, rows) in zip(axes[:, 0], groups.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Result files: JSON, written whole or not at all."""
+"""Results: rows of failures, and files of JSON, written whole or not at all."""
 
 import json
 import os
@@ -22,3 +22,9 @@ def load(path: Path) -> dict:
     if "rows" not in result:
         raise SystemExit(f"{path} holds no benchmark rows")
     return result
+
+
+def failure(error: Exception) -> dict:
+    """What to enter into a row for an error."""
+    first, *_ = str(error).strip().splitlines() or [""]
+    return {"status": "failed", "reason": f"{type(error).__name__}: {first}"}

@@ -1,72 +1,13 @@
-// The CPU backend: blocks of neurons spread over PyTorch's threads, the instruction set chosen when it first runs.
-
-#include "run.h"
-
-#include <torch/csrc/stable/ops.h>
+// The CPU backend: a problem to the loops of its types, the instruction set chosen when it first runs.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
-#include <limits>
-#include <memory>
 #include <string_view>
-#include <type_traits>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-namespace fastlif {
-
-// A thread's buffers, each of `capacity` numbers; h has kChunk of them.
-template <class F>
-struct Workspace {
-  int64_t capacity;
-  F *v, *v0, *g, *gdecay, *ggain, *gthreshold, *decay, *gain, *threshold, *h;
-};
-
-}  // namespace fastlif
-
-#define FASTLIF_BYTES 16
-#include "cpu_loops.h"
-
-#if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2")
-#endif
-#define FASTLIF_BYTES 32
-#include "cpu_loops.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
-#endif
-#define FASTLIF_BYTES 64
-#include "cpu_loops.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
+#include "cpu_types.h"
 
 namespace fastlif {
 namespace {
-
-constexpr int64_t kGroupSize = 64;        // blocks are whole groups, so that no two threads share a byte of bits
-constexpr int64_t kBlock = 8192;          // neurons whose membranes stay in cache
-constexpr int64_t kBlockOfChunks = 4096;  // where kChunk steps of h stay there too
-constexpr int64_t kSerial = 1 << 15;      // neuron-steps that are not worth a second thread
-constexpr int64_t kPastCache = 16 << 20;  // bytes of output from which on it is written past the caches
-
-enum class Isa { plain, avx2, avx512 };
 
 Isa detect() {
 #if defined(__x86_64__)
@@ -86,101 +27,28 @@ Isa detect() {
 #endif
 }
 
+template <class P>
+void choose(const P& p, Type x, Type spikes) {
+  if (x == Type::float64) return run_types<double, double, double>(p);
+  if (x == Type::bfloat16) return run_types<float, BFloat16, BFloat16>(p);
+  if (x == Type::float16) return run_types<float, Half, Half>(p);
+  if (spikes == Type::bfloat16) return run_types<float, float, BFloat16>(p);
+  if (spikes == Type::float16) return run_types<float, float, Half>(p);
+  return run_types<float, float, float>(p);
+}
+
+}  // namespace
+
 Isa isa() {
   static const Isa chosen = detect();
   return chosen;
 }
 
-template <class F>
-class Buffers {
- public:
-  Workspace<F> take(int64_t capacity, bool chunks) {
-    const int64_t padded = capacity + kGroupSize, needed = padded * (chunks ? 9 + kChunk : 9) + kGroupSize;
-    if (needed > size_) {
-      memory_.reset(new F[needed]);
-      size_ = needed;
-    }
-    const uintptr_t address = reinterpret_cast<uintptr_t>(memory_.get());
-    F* at = memory_.get() + (64 - address % 64) % 64 / sizeof(F);
-    Workspace<F> w{padded};
-    for (F** buffer : {&w.v, &w.v0, &w.g, &w.gdecay, &w.ggain, &w.gthreshold, &w.decay, &w.gain, &w.threshold, &w.h}) {
-      *buffer = at;
-      at += padded;
-    }
-    return w;
-  }
-
- private:
-  std::unique_ptr<F[]> memory_;
-  int64_t size_ = 0;
-};
-
-// Calls body(first, count, workspace) for every block, on all threads where that pays.
-template <class F, class Body>
-void over_blocks(int64_t neurons, int64_t steps, int64_t block, bool chunks, const Body& body) {
-  const int64_t threads = torch::stable::get_num_threads();
-  const int64_t share = (neurons + threads - 1) / threads;
-  block = std::min(block, (share + kGroupSize - 1) / kGroupSize * kGroupSize);
-  const int64_t blocks = (neurons + block - 1) / block;
-  const int64_t grain = std::max<int64_t>(1, kSerial / (block * std::max<int64_t>(steps, 1)));
-  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    thread_local Buffers<F> buffers;
-    const Workspace<F> w = buffers.take(block, chunks);
-    for (int64_t b = begin; b < end; ++b) body(b * block, std::min(block, neurons - b * block), w);
-#if defined(__SSE2__)
-    _mm_sfence();
-#endif
-  });
-}
-
-// The loop for this machine's instruction set.
-#if defined(__x86_64__)
-#define FASTLIF_LOOP(Loop)                                    \
-  (isa() == Isa::avx512 ? avx512::Loop<F, X, S, tensors>::run \
-   : isa() == Isa::avx2 ? avx2::Loop<F, X, S, tensors>::run   \
-                        : plain::Loop<F, X, S, tensors>::run)
-#else
-#define FASTLIF_LOOP(Loop) plain::Loop<F, X, S, tensors>::run
-#endif
-
-template <class F, class X, class S, bool tensors>
-void run_as(const Forward& p) {
-  const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(S)) >= kPastCache;
-  const auto loop = FASTLIF_LOOP(ForwardLoop);
-  over_blocks<F>(p.neurons, p.schedule.steps, kBlock, false,
-                 [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
-}
-
-template <class F, class X, class S, bool tensors>
-void run_as(const Backward& p) {
-  const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(X)) >= kPastCache;
-  const bool chunks = p.options.keep == Keep::input;
-  const auto loop = FASTLIF_LOOP(BackwardLoop);
-  over_blocks<F>(p.neurons, p.schedule.steps, chunks ? kBlockOfChunks : kBlock, chunks,
-                 [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
-}
-
-template <class F, class X, class S, class P>
-void run(const P& p) {
-  const bool tensors = p.params[0].data || p.params[1].data || p.params[2].data;
-  return tensors ? run_as<F, X, S, true>(p) : run_as<F, X, S, false>(p);
-}
-
-template <class P>
-void choose(const P& p, Type x, Type spikes) {
-  if (x == Type::float64) return run<double, double, double>(p);
-  if (x == Type::bfloat16) return run<float, BFloat16, BFloat16>(p);
-  if (x == Type::float16) return run<float, Half, Half>(p);
-  if (spikes == Type::bfloat16) return run<float, float, BFloat16>(p);
-  if (spikes == Type::float16) return run<float, float, Half>(p);
-  return run<float, float, float>(p);
-}
-
-}  // namespace
-
 const char* cpu_instruction_set() { return isa() == Isa::avx512 ? "avx512" : isa() == Isa::avx2 ? "avx2" : "plain"; }
 
 void cpu_run(const Forward& p, Type x, Type spikes) { choose(p, x, spikes); }
 void cpu_run(const Backward& p, Type x, Type spikes) { choose(p, x, spikes); }
+
+void cpu_finish(const Backward& p, Type x) { x == Type::float64 ? finish_type<double>(p) : finish_type<float>(p); }
 
 }  // namespace fastlif

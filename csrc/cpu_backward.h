@@ -2,14 +2,16 @@
 
 namespace fastlif::FASTLIF_TARGET {
 
-template <class F, class X, class S, bool tensors>
-struct BackwardLoop : Block<F, X, S, tensors> {
-  using Base = Block<F, X, S, tensors>;
+template <class F, class X, class S, bool tensors, bool normal>
+struct BackwardLoop : Block<F, X, S, tensors, normal> {
+  using Base = Block<F, X, S, tensors, normal>;
   using Base::all;
   using Base::constants;
   using Base::lanes_of;
+  using Base::normalized;
   using Base::prepare;
   using Base::specialise;
+  using Base::spread;
   using Base::use;
   using Base::W;
   using typename Base::M;
@@ -26,17 +28,38 @@ struct BackwardLoop : Block<F, X, S, tensors> {
       for (int64_t n = 0; n < count; n += W) {
         __builtin_prefetch(x + ahead + n);
         use(p, w, n, c);
-        const R value = charge(o, c, load<W>(w.v + n, W), load<W>(x + n, std::min<int64_t>(W, count - n)));
+        const R in = normalized(w, n, load<W>(x + n, std::min<int64_t>(W, count - n)));
+        const R value = charge(o, c, load<W>(w.v + n, W), in);
         store<F>(h + n, value, W, false);
-        store<F>(w.v + n, reset(o, c, value, fire(c, value)), W, false);
+        store<F>(w.v + n, reset(o, c, value, spikes_of(p, c, value, t, first + n)), W, false);
       }
     }
+  }
+
+  // The spikes of step t, neurons n ... n+W-1: as forward had them, where its bits are kept, in case that x was
+  // computed anew.
+  static FASTLIF_INLINE M spikes_of(const Backward& p, const Constants<R>& c, const R& h, int64_t t, int64_t n) {
+    if (!p.bits) return fire(c, h);
+    const uint8_t* from = p.bits + t * ((p.neurons + 7) / 8) + n / 8;
+    uint64_t bits = 0;
+    if (n + W <= p.neurons) std::memcpy(&bits, from, (W + 7) / 8);
+    else std::memcpy(&bits, from, std::clamp<int64_t>((p.neurons - n + 7) / 8, 0, (W + 7) / 8));
+    if constexpr (W < 8) bits >>= n % 8;
+    return lanes_of(bits);
   }
 
   static FASTLIF_INLINE const X* input(const Backward& p, const Chunk& chunk, int64_t t, int64_t first) {
     if (p.x) return static_cast<const X*>(p.x) + t * p.x_stride + first;
     const uint8_t* row = p.state + p.layout.rows_at + (chunk.row + t - chunk.start) * p.layout.row_bytes;
     return reinterpret_cast<const X*>(row) + first;
+  }
+
+  // The gradient of what batch norm normalized, from that of its result; `away`: what was normalized less its mean.
+  static FASTLIF_INLINE R through_norm(const Backward& p, const Workspace<F>& w, int64_t n, const R& gx,
+                                       const R& away) {
+    const R scaled = load<W>(w.scale + n, W) * gx;
+    if (!p.slope.data) return scaled;
+    return scaled - load<W>(w.slope + n, W) * away - load<W>(w.offset + n, W);
   }
 
   static FASTLIF_INLINE void add(F* to, const R& value) { store<F>(to, load<W>(to, W) + value, W, false); }
@@ -48,7 +71,7 @@ struct BackwardLoop : Block<F, X, S, tensors> {
     const uint8_t* row;
     const F* h;
     const F* v;  // the membrane before a chunk's first step, null for the others
-    int64_t plane;
+    int64_t plane, t, first;
     bool last, cut, past;
   };
 
@@ -62,6 +85,7 @@ struct BackwardLoop : Block<F, X, S, tensors> {
       std::memcpy(&fired, at.row + n / 8, bytes);
       if (o.keep == Keep::bits) std::memcpy(&inside, at.row + at.plane + n / 8, bytes);
     }
+#pragma GCC unroll 4
     for (int k = 0; k < kGroup / W; ++k) {
       const int64_t i = n + k * W;
       const int count = full ? W : std::clamp(valid - k * W, 0, W);
@@ -70,7 +94,7 @@ struct BackwardLoop : Block<F, X, S, tensors> {
       M s{};
       if (o.keep == Keep::input) {
         h = load<W>(at.h + i, W);
-        s = fire(c, h);
+        s = spikes_of(p, c, h, at.t, at.first + i);
         sg = surrogate(o, c, R(h - c.threshold));
       } else if (o.keep == Keep::code) {
         const auto code = __builtin_convertvector((read<Vec<uint8_t, W>>(at.row + i, count)), M);
@@ -84,20 +108,31 @@ struct BackwardLoop : Block<F, X, S, tensors> {
       if (plain || at.gs) __builtin_prefetch(at.gs - p.gs_stride + i);
       if (o.keep == Keep::code) __builtin_prefetch(at.row - p.layout.row_bytes + i);
       Carried<R> carried{load<W>(w.g + i, W), R{}, R{}, R{}};
-      const R gh =
-          FASTLIF_TARGET::backward(o, c, s, sg, h, gs, !plain && at.last, !plain && at.cut, tensors && p.gthreshold != nullptr, carried);
+      const R gh = FASTLIF_TARGET::backward(o, c, s, sg, h, gs, !plain && at.last, !plain && at.cut,
+                                            tensors && p.gthreshold != nullptr, carried);
       store<F>(w.g + i, carried.g, W, false);
-      store<X>(at.gx + i, R(c.gain * gh), count, at.past);
+      const R gx = c.gain * gh;
+      if constexpr (normal) {
+        const R away = load<W>(at.x + i, count) - load<W>(w.mean + i, W);
+        if (p.gshift) {
+          add(w.gshift + i, gx), add(w.gscale + i, gx * away);
+          if (p.gx) store<X>(at.gx + i, gx, count, at.past);
+        } else {
+          store<X>(at.gx + i, through_norm(p, w, i, gx, away), count, at.past);
+        }
+      } else {
+        store<X>(at.gx + i, gx, count, at.past);
+      }
       if constexpr (!tensors) continue;
       if (p.gthreshold) add(w.gthreshold + i, carried.threshold);
-      if (p.ggain) add(w.ggain + i, gh * load<W>(at.x + i, count));
+      if (p.ggain) add(w.ggain + i, gh * normalized(w, i, load<W>(at.x + i, count)));
       if (p.gdecay) {
         R v;
         if (at.v) {
           v = load<W>(at.v + i, count);
         } else {
           const R before = load<W>(at.h - w.capacity + i, W);
-          v = reset(o, c, before, fire(c, before));
+          v = reset(o, c, before, spikes_of(p, c, before, at.t - 1, at.first + i));
         }
         add(w.gdecay + i, gh * v);
       }
@@ -118,12 +153,15 @@ struct BackwardLoop : Block<F, X, S, tensors> {
     prepare(p, first, count, w);
     if (p.gv) std::memcpy(w.g, static_cast<const F*>(p.gv) + first, count * sizeof(F));
     else std::memset(w.g, 0, count * sizeof(F));
-    for (F* total : {w.gdecay, w.ggain, w.gthreshold})
+    for (const auto& [param, to] :
+         {std::pair(p.mean, w.mean), std::pair(p.slope, w.slope), std::pair(p.offset, w.offset)})
+      if (normal && param.data) spread(param, first, count, to);
+    for (F* total : {w.gdecay, w.ggain, w.gthreshold, w.gshift, w.gscale})
       if (total) std::memset(total, 0, w.capacity * sizeof(F));
     int64_t next = schedule.steps;
     for (int64_t number = schedule.chunks() - 1; number >= 0; --number) {
       const Chunk chunk = schedule.chunk(number);
-      if (chunk.stop < next) clear(p, chunk.stop, next, first, count);
+      if (chunk.stop < next) clear(p, w, chunk.stop, next, first, count);
       next = chunk.start;
       const F* border = w.v0;  // zeros or v0
       if (o.keep == Keep::input) {
@@ -135,6 +173,8 @@ struct BackwardLoop : Block<F, X, S, tensors> {
         Step at{};
         at.gs = p.gs ? static_cast<const S*>(p.gs) + t * p.gs_stride + first : nullptr;
         at.gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+        at.t = t;
+        at.first = first;
         at.past = past && reinterpret_cast<uintptr_t>(at.gx) % FASTLIF_BYTES == 0;
         at.plane = plane;
         at.last = t == schedule.steps - 1;
@@ -158,11 +198,28 @@ struct BackwardLoop : Block<F, X, S, tensors> {
         if (!schedule.whole()) std::memset(w.g, 0, count * sizeof(F));
       }
     }
-    clear(p, 0, next, first, count);
-    void* totals[4] = {p.gv0, p.gdecay, p.ggain, p.gthreshold};
-    const F* sums[4] = {w.g, w.gdecay, w.ggain, w.gthreshold};
-    for (int i = 0; i < 4; ++i)
+    clear(p, w, 0, next, first, count);
+    void* totals[6] = {p.gv0, p.gdecay, p.ggain, p.gthreshold, p.gshift, p.gscale};
+    const F* sums[6] = {w.g, w.gdecay, w.ggain, w.gthreshold, w.gshift, w.gscale};
+    for (int i = 0; i < 6; ++i)
       if (totals[i]) std::memcpy(static_cast<F*>(totals[i]) + first, sums[i], count * sizeof(F));
+  }
+
+  // Batch norm's gradient in place of dL/dx, once the sums over channels are known.
+  static void finish(const Backward& p, int64_t first, int64_t count, bool, const Workspace<F>& w) {
+    spread(p.scale, first, count, w.scale), spread(p.mean, first, count, w.mean);
+    spread(p.slope, first, count, w.slope), spread(p.offset, first, count, w.offset);
+    for (int64_t t = 0; t < p.schedule.steps; ++t) {
+      const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
+      X* gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+      for (int64_t n = 0; n < count; n += W) {
+        const int here = std::min<int64_t>(W, count - n);
+        __builtin_prefetch(x + p.x_stride + n);
+        __builtin_prefetch(gx + p.neurons + n);
+        const R away = load<W>(x + n, here) - load<W>(w.mean + n, W);
+        store<X>(gx + n, through_norm(p, w, n, load<W>(gx + n, here), away), here, false);
+      }
+    }
   }
 
   static void before_window(const Backward& p, const F* v, int64_t count, const Workspace<F>& w) {
@@ -177,9 +234,23 @@ struct BackwardLoop : Block<F, X, S, tensors> {
     }
   }
 
-  static void clear(const Backward& p, int64_t start, int64_t stop, int64_t first, int64_t count) {
-    for (int64_t t = start; t < stop; ++t)
-      std::memset(static_cast<X*>(p.gx) + t * p.neurons + first, 0, count * sizeof(X));
+  // Steps that carry no gradient of the neurons.
+  static void clear(const Backward& p, const Workspace<F>& w, int64_t start, int64_t stop, int64_t first,
+                    int64_t count) {
+    if (normal && !p.gx) return;
+    for (int64_t t = start; t < stop; ++t) {
+      X* gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+      if (normal && p.slope.data && !p.gshift) {
+        const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
+        for (int64_t n = 0; n < count; n += W) {
+          const int here = std::min<int64_t>(W, count - n);
+          const R away = load<W>(x + n, here) - load<W>(w.mean + n, W);
+          store<X>(gx + n, through_norm(p, w, n, R{}, away), here, false);
+        }
+      } else {
+        std::memset(gx, 0, count * sizeof(X));
+      }
+    }
   }
 };
 

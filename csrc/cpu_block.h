@@ -49,7 +49,8 @@ FASTLIF_INLINE void store(T* to, const V& v, int count, bool past) {
 }
 
 // F: the type of the arithmetic, X: of the input, S: of the spikes. `tensors`: whether decay, gain or threshold is one.
-template <class F, class X, class S, bool tensors>
+// `normal`: whether batch norm goes before.
+template <class F, class X, class S, bool tensors, bool normal>
 struct Block {
   static constexpr int W = FASTLIF_BYTES / sizeof(F);
   using R = Vec<F, W>;
@@ -85,12 +86,15 @@ struct Block {
   static bool specialise_reset(const Options& o, const Body& body) {
     if (!o.spiking || o.reset != reset) return false;
     if (o.surrogate == Surrogate::triangle) {
-      if (o.keep == Keep::code) return body(Fixed<Keep::code, reset, Surrogate::triangle>{}), true;
       if (o.keep == Keep::input) return body(Fixed<Keep::input, reset, Surrogate::triangle>{}), true;
+      if constexpr (!normal)
+        if (o.keep == Keep::code) return body(Fixed<Keep::code, reset, Surrogate::triangle>{}), true;
     }
-    if (o.surrogate == Surrogate::rectangle) {
-      if (o.keep == Keep::bits) return body(Fixed<Keep::bits, reset, Surrogate::rectangle>{}), true;
-      if (o.keep == Keep::input) return body(Fixed<Keep::input, reset, Surrogate::rectangle>{}), true;
+    if constexpr (!normal) {
+      if (o.surrogate == Surrogate::rectangle) {
+        if (o.keep == Keep::bits) return body(Fixed<Keep::bits, reset, Surrogate::rectangle>{}), true;
+        if (o.keep == Keep::input) return body(Fixed<Keep::input, reset, Surrogate::rectangle>{}), true;
+      }
     }
     return false;
   }
@@ -102,10 +106,25 @@ struct Block {
     body(AsGiven{});
   }
 
-  // Writes a tensor parameter out for the block's neurons.
+  // Writes a parameter out for the block's neurons.
   static void spread(const Param& param, int64_t first, int64_t count, F* to) {
     const F* data = static_cast<const F*>(param.data);
-    for (int64_t n = 0; n < count; ++n) to[n] = data[(first + n) / param.inner % param.size];
+    int64_t at = first / param.inner % param.size, left = param.inner - first % param.inner;
+    if (param.inner == 1) {
+      for (int64_t n = 0, run; n < count; n += run, at = 0) {
+        run = std::min(count - n, param.size - at);
+        std::memcpy(to + n, data + at, run * sizeof(F));
+      }
+      return;
+    }
+    for (int64_t n = 0; n < count; left = param.inner, at = at + 1 < param.size ? at + 1 : 0)
+      for (const int64_t stop = std::min(count, n + left); n < stop; ++n) to[n] = data[at];
+  }
+
+  // The input of neurons n ... n+W-1, normalized where batch norm goes before.
+  static FASTLIF_INLINE R normalized(const Workspace<F>& w, int64_t n, const R& x) {
+    if constexpr (normal) return load<W>(w.scale + n, W) * x + load<W>(w.shift + n, W);
+    else return x;
   }
 
   static FASTLIF_INLINE void use(const Problem& p, const Workspace<F>& w, int64_t n, Constants<R>& c) {
@@ -121,6 +140,7 @@ struct Block {
     F* to[3] = {w.decay, w.gain, w.threshold};
     for (int i = 0; i < 3; ++i)
       if (p.params[i].data) spread(p.params[i], first, count, to[i]);
+    if constexpr (normal) spread(p.scale, first, count, w.scale), spread(p.shift, first, count, w.shift);
     for (F* v : {w.v, w.v0}) {
       if (p.v0) std::memcpy(v, static_cast<const F*>(p.v0) + first, count * sizeof(F));
       else std::memset(v, 0, count * sizeof(F));

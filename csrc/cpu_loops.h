@@ -13,6 +13,7 @@
 #include "cpu_block.h"
 #include "cpu_forward.h"
 #include "cpu_backward.h"
+#include "cpu_sums.h"
 
 #undef FASTLIF_TARGET
 #undef FASTLIF_BYTES

@@ -15,6 +15,8 @@ void launch(const Problem& p, Type x, Type spikes, int device) {
   STD_TORCH_CHECK(p.schedule.steps <= gpu::kMostSteps && p.neurons <= gpu::kMostNeurons,
                   "fastlif: the CUDA kernels take ", gpu::kMostSteps, " steps of ", gpu::kMostNeurons,
                   " neurons at most, got ", p.schedule.steps, " of ", p.neurons);
+  STD_TORCH_CHECK(!p.scale.data || p.options.keep == Keep::input || p.options.keep == Keep::nothing,
+                  "fastlif: with batch norm the CUDA kernels keep the input, or nothing");
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));

@@ -12,13 +12,13 @@ namespace fastlif::gpu {
 constexpr int kBlock = 128;  // threads
 
 // Threads of a block in backward, and bytes of its scratch: with recomputation, no more than 48 KB.
-template <Kept kKept>
+template <class T>
 constexpr int threads() {
-  return kKept == Kept::input ? 64 : kBlock;
+  return T::kKept != Kept::input ? kBlock : T::kNorm == Norm::none ? 64 : 32;
 }
-template <class F, class X, class S, int P, Kept kKept>
+template <class T>
 constexpr int scratch_bytes() {
-  return kKept == Kept::input ? threads<kKept>() * Scratch<F, X, S, P, kChunkSteps>::kBytes : 1;
+  return std::max(threads<T>() * ScratchOf<T>::kBytes, 1);
 }
 
 inline int64_t blocks(int64_t neurons, int per_thread, int threads) {
@@ -31,8 +31,9 @@ inline int64_t in_step(const Backward& p, int, int spike_bytes) { return p.gs_st
 inline int64_t out_step(const Forward& p, int, int spike_bytes) { return p.neurons * spike_bytes; }
 inline int64_t out_step(const Backward& p, int x_bytes, int) { return p.neurons * x_bytes; }
 
-template <class F, class X, class S, class Problem>
-Launch<Problem, F> launch_of(const Problem& p) {
+template <class T, class Problem>
+auto launch_of(const Problem& p) -> Launch<Problem, typename T::F> {
+  using F = typename T::F;
   const double* u = p.values;
   const Schedule& s = p.schedule;
   const F equal = p.options.fire_on_equal ? F(u[3]) : std::numeric_limits<F>::quiet_NaN();
@@ -46,8 +47,8 @@ Launch<Problem, F> launch_of(const Problem& p) {
           cut > 0 && steps > 0 ? (steps - 1) / cut * cut : 0,
           s.rows(),
           s.borders(),
-          in_step(p, sizeof(X), sizeof(S)),
-          out_step(p, sizeof(X), sizeof(S))};
+          in_step(p, sizeof(typename T::X), sizeof(typename T::S)),
+          out_step(p, sizeof(typename T::X), sizeof(typename T::S))};
 }
 
 // Whether a pack at `data` and one `step` bytes on lie where a single access, or accesses of 16 bytes, can reach them.
@@ -68,9 +69,8 @@ bool packs(const Forward& p, int pack) {
 template <class F, class X, class S>
 bool packs(const Backward& p, int pack) {
   bool all = packs<F, X, S>(static_cast<const Problem&>(p), pack);
-  for (const void* data :
-       {p.gv, static_cast<const void*>(p.state), static_cast<const void*>(p.gx), static_cast<const void*>(p.gv0),
-        static_cast<const void*>(p.gdecay), static_cast<const void*>(p.ggain), static_cast<const void*>(p.gthreshold)})
+  for (const void* data : {p.gv, static_cast<const void*>(p.state)}) all = all && aligned(data, 0, 16);
+  for (const void* data : {p.gx, p.gv0, p.gdecay, p.ggain, p.gthreshold, p.gshift, p.gscale})
     all = all && aligned(data, 0, 16);
   return all && aligned(p.gs, p.gs_stride * sizeof(S), pack * sizeof(S));
 }
@@ -78,20 +78,31 @@ bool packs(const Backward& p, int pack) {
 inline bool common(const Forward&) { return true; }
 inline bool common(const Backward& p) { return p.gs && !p.gdecay && !p.ggain && !p.gthreshold; }
 
+// Whether `pack` neurons that lie together have one number.
+inline bool shared(const Param& param, int pack) { return !param.data || param.size == 1 || param.inner % pack == 0; }
+
 // Whether Thread's kLean holds for `pack` neurons that lie together.
 template <class Problem>
 bool lean(const Problem& p, int pack) {
   for (const Param& param : p.params)
-    if (param.data && param.size > 1 && param.inner % pack != 0) return false;
+    if (!shared(param, pack)) return false;
   return p.options.spiking && p.schedule.whole() && common(p);
 }
 
-// Calls run.template operator()<F, X, S, P, kLean, kKept>().
+// Calls run.template operator()<Thread<...>>().
 template <class F, class X, class S, int P, bool kLean, class Problem, class Run>
 auto with_kept(const Problem& p, const Run& run) {
-  if (p.options.keep == Keep::input) return run.template operator()<F, X, S, P, kLean, Kept::input>();
-  if (p.options.keep == Keep::code) return run.template operator()<F, X, S, P, kLean, Kept::code>();
-  return run.template operator()<F, X, S, P, kLean, Kept::bits>();
+  const auto as = [&]<Kept kKept, Norm kNorm>() {
+    return run.template operator()<Thread<F, X, S, P, kLean, kKept, kNorm>>();
+  };
+  if (p.scale.data) {
+    if constexpr (kLean)
+      if (shared(p.scale, P)) return as.template operator()<Kept::input, Norm::shared>();
+    return as.template operator()<Kept::input, Norm::each>();
+  }
+  if (p.options.keep == Keep::input) return as.template operator()<Kept::input, Norm::none>();
+  if (p.options.keep == Keep::code) return as.template operator()<Kept::code, Norm::none>();
+  return as.template operator()<Kept::bits, Norm::none>();
 }
 
 template <class F, class X, class S, class Problem, class Run>

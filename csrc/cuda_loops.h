@@ -4,8 +4,7 @@
 // keeps kAhead steps' loads of 16 bytes under way, so 512 threads an SM are enough; with recomputation, up to 32 loads.
 #pragma once
 
-#include "cuda_memory.h"
-#include "state.h"
+#include "cuda_norm.h"
 
 namespace fastlif::gpu {
 
@@ -41,9 +40,18 @@ struct Any {
 };
 
 // F: the type of the arithmetic, X: of the input, S: of the spikes. kLean: the common case, in which the P neurons
-// spike and have the same numbers, all steps carry gradient, and no gradient but gx and gv0 is asked for.
-template <class F, class X, class S, int P, bool kLean, Kept kKept>
+// spike and have the same numbers, all steps carry gradient, and no gradient of decay, gain or threshold is asked for.
+// kNorm: batch norm before them, whose numbers they need not share; it goes with Kept::input, where nothing is kept
+// too.
+template <class F_, class X_, class S_, int kP, bool kIsLean, Kept kKeeps, Norm kBefore>
 struct Thread {
+  using F = F_;
+  using X = X_;
+  using S = S_;
+  static constexpr int P = kP;
+  static constexpr bool kLean = kIsLean;
+  static constexpr Kept kKept = kKeeps;
+  static constexpr Norm kNorm = kBefore;
   using In = Pack<X, P>;
   using Spikes = Pack<S, P>;
   using Membrane = Numbers<F, P>;
@@ -90,6 +98,13 @@ struct Thread {
     return kKept == Kept::input ? first * int64_t(sizeof(X)) : kKept == Kept::code ? first : first / 8;
   }
 
+  static FASTLIF_INLINE unsigned packed(const bool (&s)[P]) {
+    unsigned bits = 0;
+    FASTLIF_UNROLL
+    for (int i = 0; i < P; ++i) bits |= s[i] ? 1u << i : 0u;
+    return bits;
+  }
+
   static FASTLIF_INLINE void store_row(const Options& o, const Each& c, const In& in, const Membrane& h,
                                        const bool (&s)[P], uint8_t* row, int64_t plane, int64_t first) {
     if constexpr (kKept == Kept::input) {
@@ -104,9 +119,7 @@ struct Thread {
       else encode();
       store(row, codes);
     } else {
-      unsigned bits = 0;
-      FASTLIF_UNROLL
-      for (int i = 0; i < P; ++i) bits |= s[i] ? 1u << i : 0u;
+      unsigned bits = packed(s);
       if (o.keep == Keep::bits) {
         FASTLIF_UNROLL
         for (int i = 0; i < P; ++i) bits |= magnitude(F(h.at[i] - c[i].threshold)) < c[i].scale ? 256u << i : 0u;
@@ -118,14 +131,19 @@ struct Thread {
   }
 
   template <class Known>
-  static FASTLIF_INLINE void forward_loop(const Launch<Forward, F>& l, const Each& c, int64_t first) {
+  static FASTLIF_INLINE void forward_loop(const Launch<Forward, F>& l, const Each& c,
+                                          const Affine<F, P, kNorm>& normalized, int64_t first) {
     const Forward& p = l.problem;
     const Options o = Known::of(p.options);
-    const bool rows = kKept == Kept::bits ? o.keep != Keep::nothing : kKept == Kept::code || l.tail > 0;
+    const bool rows = kKept == Kept::bits    ? o.keep != Keep::nothing
+                      : kKept == Kept::input ? kNorm == Norm::none && l.tail > 0
+                                             : true;
+    const bool borders = kKept == Kept::input && (kNorm == Norm::none || o.keep == Keep::input);
     const int64_t plane = (p.neurons + 7) / 8;
     Membrane v = vector(p.v0, first);
     const char* x = reinterpret_cast<const char*>(static_cast<const X*>(p.x) + first);
     char* spikes = reinterpret_cast<char*>(static_cast<S*>(p.spikes) + first);
+    uint8_t* bits = p.bits + first / 8;
     uint8_t* row = p.state + p.layout.rows_at + place(first);
     F* border = reinterpret_cast<F*>(p.state) + first;
     const bool whole = kLean || l.tail == 0;
@@ -149,12 +167,12 @@ struct Thread {
           kept_from = stop - t < l.tail ? t : stop - l.tail;
           border_at = kept_from;
         }
-        if (kKept == Kept::input && (!kLean || i == 0) && t == border_at) {
+        if (borders && (!kLean || i == 0) && t == border_at) {
           store(border, v);
           border += p.neurons;
           border_at += kChunkSteps;
         }
-        const Membrane current = widen<F>(in);
+        const Membrane current = normalized(widen<F>(in));
         Membrane h, out;
         bool s[P];
         FASTLIF_UNROLL
@@ -166,6 +184,10 @@ struct Thread {
         }
         store(spikes, narrow<S>(out));
         spikes += l.out_step;
+        if (p.bits) {
+          store_byte<P>(bits, in_byte<P>(packed(s), first), first);
+          bits += plane;
+        }
         if (rows && (kLean || t >= kept_from)) {
           store_row(o, c, in, h, s, row, plane, first);
           row += p.layout.row_bytes;
@@ -179,15 +201,16 @@ struct Thread {
   static FASTLIF_INLINE void forward(const Launch<Forward, F>& l, int64_t first) {
     if (first >= l.problem.neurons) first = l.problem.neurons - P;
     const Each c(l.problem, l.constants, first);
+    const Affine<F, P, kNorm> normalized(Channels<F, P, kNorm>(l.problem.scale, first), l.problem);
     if constexpr (kLean) {
       switch (l.problem.options.reset) {
-        case Reset::none: return forward_loop<Only<Reset::none>>(l, c, first);
-        case Reset::soft: return forward_loop<Only<Reset::soft>>(l, c, first);
-        case Reset::delayed: return forward_loop<Only<Reset::delayed>>(l, c, first);
-        default: return forward_loop<Only<Reset::hard>>(l, c, first);
+        case Reset::none: return forward_loop<Only<Reset::none>>(l, c, normalized, first);
+        case Reset::soft: return forward_loop<Only<Reset::soft>>(l, c, normalized, first);
+        case Reset::delayed: return forward_loop<Only<Reset::delayed>>(l, c, normalized, first);
+        default: return forward_loop<Only<Reset::hard>>(l, c, normalized, first);
       }
     } else {
-      forward_loop<Any>(l, c, first);
+      forward_loop<Any>(l, c, normalized, first);
     }
   }
 };

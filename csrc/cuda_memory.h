@@ -1,5 +1,5 @@
-// How a GPU's thread sees memory: packs of up to 16 bytes and their numbers, the bytes of bits that threads of a warp
-// share, and a scratch of its own in shared memory. On the host the same by plain C++.
+// How a GPU's thread sees memory: packs of up to 16 bytes and their numbers, and the bytes of bits that threads of a
+// warp share. On the host the same by plain C++.
 #pragma once
 
 #include <cmath>
@@ -96,6 +96,16 @@ __device__ __forceinline__ T load(const void* from) {
   return to;
 }
 
+// Read again by other threads: kept in caches.
+template <class T>
+__device__ __forceinline__ T look_up(const void* from) {
+  T to;
+  FASTLIF_UNROLL
+  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
+    reinterpret_cast<Access<T>*>(&to)[i] = __ldg(static_cast<const Access<T>*>(from) + i);
+  return to;
+}
+
 // Left in the caches: the next operator reads it.
 template <class T>
 __device__ __forceinline__ void store(void* to, const T& value) {
@@ -174,6 +184,11 @@ FASTLIF_INLINE T load(const void* from) {
 }
 
 template <class T>
+FASTLIF_INLINE T look_up(const void* from) {
+  return load<T>(from);
+}
+
+template <class T>
 FASTLIF_INLINE void store(void* to, const T& value) {
   std::memcpy(to, &value, sizeof(T));
 }
@@ -229,59 +244,5 @@ FASTLIF_INLINE void store_byte(uint8_t* to, unsigned bits, int64_t first) {
   *to = uint8_t(unsigned(first) % 8 == 0 ? bits : *to | bits);
 #endif
 }
-
-// A thread's own shared memory for kSteps steps: x and then h in one place, gs in another. Neighbouring threads' parts
-// of 16 bytes lie side by side.
-template <class F, class X, class S, int P, int kSteps>
-struct Scratch {
-  static constexpr int kPart = sizeof(F) * P < 16 ? P : 16 / int(sizeof(F)), kParts = P / kPart;
-  using Part = Numbers<F, kPart>;
-  static constexpr int kBytes = kSteps * P * int(sizeof(F) + sizeof(S));  // for one thread
-
-  char *h, *gs;
-  int threads;
-
-  FASTLIF_INLINE Scratch(char* shared, int thread, int threads)
-      : h(shared + thread * sizeof(Part)),
-        gs(shared + threads * kSteps * P * sizeof(F) + thread * sizeof(Pack<S, P>)),
-        threads(threads) {}
-
-  FASTLIF_INLINE char* h_at(int step) const { return h + step * kParts * threads * int(sizeof(Part)); }
-  FASTLIF_INLINE char* gs_at(int step) const { return gs + step * threads * int(sizeof(Pack<S, P>)); }
-
-  FASTLIF_INLINE void put_h(int step, const Numbers<F, P>& from) const {
-    FASTLIF_UNROLL
-    for (int i = 0; i < kParts; ++i) {
-      Part part;
-      FASTLIF_UNROLL
-      for (int k = 0; k < kPart; ++k) part.at[k] = from.at[i * kPart + k];
-      put(h_at(step) + i * threads * int(sizeof(Part)), part);
-    }
-  }
-  FASTLIF_INLINE Numbers<F, P> get_h(int step) const {
-    Numbers<F, P> to;
-    FASTLIF_UNROLL
-    for (int i = 0; i < kParts; ++i) {
-      const Part part = get<Part>(h_at(step) + i * threads * int(sizeof(Part)));
-      FASTLIF_UNROLL
-      for (int k = 0; k < kPart; ++k) to.at[i * kPart + k] = part.at[k];
-    }
-    return to;
-  }
-
-  template <class T>
-  static FASTLIF_INLINE T get(const char* from) {
-#ifdef __CUDA_ARCH__
-    const Access<T> word = *reinterpret_cast<const Access<T>*>(from);
-    return reinterpret_cast<const T&>(word);
-#else
-    return load<T>(from);
-#endif
-  }
-  template <class T>
-  static FASTLIF_INLINE void put(char* to, const T& value) {
-    store(to, value);
-  }
-};
 
 }  // namespace fastlif::gpu

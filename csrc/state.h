@@ -58,7 +58,9 @@ struct Schedule {
 struct Layout {
   int64_t rows_at, row_bytes;
 
-  static Layout of(const Schedule& schedule, Keep keep, int64_t neurons, int64_t compute_bytes, int64_t x_bytes) {
+  // `normalized`: batch norm has all of x, so no rows of it are copied.
+  static Layout of(const Schedule& schedule, Keep keep, int64_t neurons, int64_t compute_bytes, int64_t x_bytes,
+                   bool normalized) {
     const int64_t plane = (neurons + 7) / 8;
     switch (keep) {
       case Keep::spikes: return {0, plane};
@@ -66,13 +68,13 @@ struct Layout {
       case Keep::code: return {0, neurons};
       case Keep::input:
         return {(schedule.borders() * neurons * compute_bytes / kAlignment + 1) * kAlignment,
-                schedule.whole() ? 0 : neurons * x_bytes};
+                schedule.whole() || normalized ? 0 : neurons * x_bytes};
       default: return {0, 0};
     }
   }
 };
 
-// decay, gain or threshold as a tensor: neuron n has data[n / inner % size].
+// A number that neurons may share: neuron n has data[n / inner % size].
 struct Param {
   const void* data;
   int64_t size, inner;
@@ -83,17 +85,19 @@ struct Problem {
   Schedule schedule;
   Layout layout;
   int64_t neurons;
-  double values[8];  // decay, gain, bias, threshold, reset_amount, v_reset, surrogate scale, height
-  Param params[3];   // decay, gain, threshold
-  const void* x;     // [T, N], steps x_stride elements apart; in backward only for Keep::input, and then maybe null:
-  int64_t x_stride;  // its steps are in the state's rows
-  const void* v0;    // [N] or null
+  double values[8];    // decay, gain, bias, threshold, reset_amount, v_reset, surrogate scale, height
+  Param params[3];     // decay, gain, threshold as tensors
+  Param scale, shift;  // of the batch norm before: the input is scale * x + shift
+  const void* x;       // [T, N], steps x_stride elements apart; in backward only for Keep::input, and then maybe null:
+  int64_t x_stride;    // its steps are in the state's rows
+  const void* v0;      // [N] or null
 };
 
 struct Forward : Problem {
   void* spikes;  // [T, N]
   void* v;       // [N]
   uint8_t* state;
+  uint8_t* bits;  // [T, plane], the spikes again, or null
 };
 
 struct Backward : Problem {
@@ -101,8 +105,10 @@ struct Backward : Problem {
   int64_t gs_stride;
   const void* gv;  // [N] or null
   const uint8_t* state;
-  void* gx;                                 // [T, N]
-  void *gv0, *gdecay, *ggain, *gthreshold;  // [N] or null
+  const uint8_t* bits;        // [T, plane], the spikes where h is computed anew, or null
+  Param mean, slope, offset;  // of batch norm: gx is scale * dL/dx - slope * (x - mean) - offset
+  void* gx;                   // [T, N] or null; with batch norm and its sums (CPU alone) dL/dx itself
+  void *gv0, *gdecay, *ggain, *gthreshold, *gshift, *gscale;  // [N] or null; the last two: dL/dx, times (x - mean)
 };
 
 }  // namespace fastlif

@@ -1,11 +1,12 @@
 """fastlif: leaky integrate-and-fire layers for PyTorch, all steps fused into one kernel each way."""
 
 from . import surrogate
+from .batch_norm import batch_norm_lif
 from .functional import lif
 from .info import info
-from .memory import saved_bytes
+from .memory import checkpoint_time, compact, plan, saved_bytes
 from .neuron import Neuron
-from .nn import IF, LI, LIF, PerStep, detach_state, reset_state
+from .nn import IF, LI, LIF, BatchNormLIF, PerStep, detach_state, fuse_bn, reset_state
 from .surrogate import ATan, FastSigmoid, PassThrough, Rectangle, Sigmoid, Triangle
 from .version import __version__
 
@@ -14,6 +15,7 @@ __all__ = [
     "LI",
     "LIF",
     "ATan",
+    "BatchNormLIF",
     "FastSigmoid",
     "Neuron",
     "PassThrough",
@@ -22,9 +24,14 @@ __all__ = [
     "Sigmoid",
     "Triangle",
     "__version__",
+    "batch_norm_lif",
+    "checkpoint_time",
+    "compact",
     "detach_state",
+    "fuse_bn",
     "info",
     "lif",
+    "plan",
     "reset_state",
     "saved_bytes",
     "surrogate",

@@ -80,3 +80,19 @@ def dense_steps(x: torch.Tensor) -> bool:
             return False
         expected *= sizes.pop(inner[0])[1]
     return x.stride(0) == 0 or x.stride(0) >= expected or x.shape[0] <= 1
+
+
+def check_norm(y: torch.Tensor, *of_channels: torch.Tensor | None) -> None:
+    """y [T, B, C, ...] and what there is of running mean and variance, weight and bias, each [C]."""
+    if y.dim() < 3:
+        raise ValueError(f"batch norm needs y [T, B, C, ...], got {list(y.shape)}")
+    for name, p in zip(("running_mean", "running_var", "weight", "bias"), of_channels, strict=True):
+        if p is None:
+            continue
+        if not isinstance(p, torch.Tensor) or p.shape != y.shape[2:3]:
+            got = list(p.shape) if isinstance(p, torch.Tensor) else type(p).__name__
+            raise ValueError(f"{name} must be one number for each of {y.shape[2]} channels, got {got}")
+        if p.device != y.device:
+            raise ValueError(f"{name} must be on y's device, {y.device}, got {p.device}")
+    if (of_channels[0] is None) != (of_channels[1] is None):
+        raise ValueError("running_mean and running_var go together: give both or none")

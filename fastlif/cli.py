@@ -1,6 +1,10 @@
-"""The command line: fastlif train, bench, info."""
+"""The command line: fastlif train, bench, plan, info."""
 
 import argparse
+import dataclasses
+import functools
+import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "bench", help="run the benchmarks (from a source checkout): fastlif bench --help", add_help=False
     )
+    add_plan(commands)
     info = commands.add_parser("info", help="print versions, and which backends can run here or why not")
     info.set_defaults(run=print_info)
     return top
@@ -96,6 +101,41 @@ def run_train(options: argparse.Namespace) -> int:
     from .train.report import train
 
     train(Config(**{name: getattr(options, name) for name in vars(Config())}), options.out, options.compare)
+    return 0
+
+
+def add_plan(commands) -> None:
+    """The options of `fastlif plan`."""
+    plan = commands.add_parser(
+        "plan",
+        help="predict the memory that training takes, and choose what fits a budget",
+        description="Predict from shapes alone what a training step of a network keeps and takes at its peak, for each "
+        "choice of what is kept for backward, and name the fastest that fits the budget (see fastlif.plan).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    plan.add_argument("--model", default="convnet", help="name of the network")
+    plan.add_argument("--steps", type=int, default=10, metavar="T", help="time steps for each sample")
+    plan.add_argument("--batch", type=int, default=16, metavar="B", help="samples a batch")
+    plan.add_argument("--shape", type=int, nargs=3, default=(2, 48, 48), metavar=("C", "H", "W"), help="of a sample")
+    plan.add_argument("--classes", type=int, default=10, help="number of classes")
+    plan.add_argument("--budget", help="of the peak, in bytes or like '1.5 GB'; no limit if not given")
+    plan.add_argument("--reset", help="soft, hard or none; the network's own if not given")
+    plan.add_argument("--surrogate", help="name of the surrogate derivative; the network's own if not given")
+    plan.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
+    plan.set_defaults(run=print_plan)
+
+
+def print_plan(options: argparse.Namespace) -> int:
+    from . import models, plan
+
+    changed = {name: value for name in ("reset", "surrogate") if (value := getattr(options, name)) is not None}
+    extra = {}
+    if changed and options.model in models.MODELS:
+        neurons = inspect.signature(models.MODELS[options.model]).parameters["neurons"].default
+        extra["neurons"] = functools.partial(neurons, **changed)
+    net = models.build(options.model, options.shape, options.classes, **extra)
+    found = plan(net, (options.steps, options.batch, *options.shape), options.budget)
+    print(json.dumps(dataclasses.asdict(found), indent=1) if options.json else found)
     return 0
 
 

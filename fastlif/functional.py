@@ -7,6 +7,7 @@ import torch
 from .checks import check_number, check_param, check_v0, check_x, dense_steps, refuse_transforms
 from .neuron import Neuron
 from .ops import backends, state
+from .ops.state import Keep
 
 
 def lif(
@@ -101,6 +102,31 @@ def run(
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`lif` for a Neuron made before; the tensors stand in for its numbers. (spikes or membranes, final membrane)."""
+    return run_emitting(neuron, x, v0, decay, gain, threshold, backend=backend, emit=False)[:2]
+
+
+def run_emitting(
+    neuron, x, v0=None, decay=None, gain=None, threshold=None, *, backend=None, emit=True
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """`run`, and the spikes again as bits: [T, ceil(N / 8)] uint8, neuron n of a step (in the order of memory) is bit
+    n % 8 of byte n // 8; None without `emit`."""
+    x, params, own, dtype, backend = prepare(neuron, x, v0, decay, gain, threshold, backend)
+    grads = [p is not None and p.requires_grad for p in (x, v0, *params)]
+    needs_grad = torch.is_grad_enabled() and any(grads)
+    keep = state.choose(neuron, needs_grad, grads[2] or grads[3], grads[4])
+    has_bits = emit and keep in (Keep.SPIKES, Keep.BITS) and neuron.windows[0] == neuron.windows[1]
+    spikes, v, kept, bits = torch.ops.fastlif.lif_forward(
+        x, v0, *params, neuron.values, neuron.options, int(keep), emit and not has_bits, own, backend
+    )
+    if has_bits:  # the first of a step's planes
+        row = kept.numel() // max(x.shape[0], 1)
+        bits = kept.view(x.shape[0], row)[:, : row // int(keep)]
+    return spikes if own == dtype else spikes.to(dtype), v, bits if emit else None
+
+
+def prepare(neuron, x, v0, decay, gain, threshold, backend):
+    """Checked and ready for an operator: x, (decay, gain, threshold), the operator's and the caller's dtype of spikes,
+    the backend."""
     check_x(x)
     refuse_transforms(x, v0, decay, gain, threshold)
     if not dense_steps(x):
@@ -108,17 +134,14 @@ def run(
     compute = state.membrane_dtype(x.dtype)
     if v0 is not None:
         check_v0(v0, x, compute)
-    decay, gain, threshold = (
+    params = [
         check_number(name, number) if p is None else check_param(name, p, x, compute)
         for name, number, p in (
             ("decay", neuron.decay, decay),
             ("gain", neuron.gain, gain),
             ("threshold", neuron.threshold, threshold),
         )
-    )
-    grads = [p is not None and p.requires_grad for p in (x, v0, decay, gain, threshold)]
-    needs_grad = torch.is_grad_enabled() and any(grads)
-    keep = int(state.choose(neuron, needs_grad, grads[2] or grads[3], grads[4]))
+    ]
     kind = x.device.type
     dtype = x.dtype
     if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind) and dtype != torch.float64:
@@ -126,8 +149,4 @@ def run(
     if not neuron.spiking and x.dtype != dtype:
         x = x.float()
     own = x.dtype if x.dtype.itemsize == dtype.itemsize else dtype  # spikes are 0 or 1: exact in any dtype
-    backend = backends.choose(backend, x.device, x.dtype)
-    spikes, v, _ = torch.ops.fastlif.lif_forward(
-        x, v0, decay, gain, threshold, neuron.values, neuron.options, keep, own, backend
-    )
-    return spikes if own == dtype else spikes.to(dtype), v
+    return x, params, own, dtype, backends.choose(backend, x.device, x.dtype)

@@ -54,7 +54,7 @@ def test_opcheck_forward(case, backend):
     tensors = [params.get(name) for name in ("decay", "gain", "threshold")]
     torch.library.opcheck(
         torch.ops.fastlif.lif_forward,
-        (x, v0, *tensors, neuron.values, neuron.options, keep, x.dtype, backend),
+        (x, v0, *tensors, neuron.values, neuron.options, keep, True, x.dtype, backend),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
@@ -65,14 +65,14 @@ def test_opcheck_backward(case, backend):
     x, v0, params, neuron, keep = prepare(case)
     with torch.no_grad():
         tensors = [params.get(name) for name in ("decay", "gain", "threshold")]
-        spikes, v, kept = torch.ops.fastlif.lif_forward(
-            x, v0, *tensors, neuron.values, neuron.options, keep, x.dtype, backend
+        spikes, v, kept, bits = torch.ops.fastlif.lif_forward(
+            x, v0, *tensors, neuron.values, neuron.options, keep, True, x.dtype, backend
         )
         k1, k2 = neuron.windows
         arguments = (
             torch.ones_like(spikes), torch.ones_like(v), x if keep == state.Keep.INPUT and k1 == k2 else None, v0,
-            *tensors, kept, list(spikes.shape), list(spikes.stride()), x.dtype, neuron.values, neuron.options, keep,
-            [v0 is not None, *(t is not None for t in tensors)], backend,
+            *tensors, kept, bits, list(spikes.shape), list(spikes.stride()), x.dtype, neuron.values, neuron.options,
+            keep, [v0 is not None, *(t is not None for t in tensors)], backend,
         )  # fmt: skip
     torch.library.opcheck(
         torch.ops.fastlif.lif_backward,

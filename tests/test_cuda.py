@@ -5,14 +5,19 @@ import subprocess
 import sysconfig
 from itertools import product
 from pathlib import Path
+from random import Random
 
 import pytest
 import test_backends
 import torch
-from cases import CASES, COMPACT, DELAYED, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
+from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
 from hypothesis import given
 
+import fastlif
+from fastlif import batch_norm
+from fastlif.functional import run_emitting
 from fastlif.ops import backends, native
+from fastlif.ops.state import Keep, Layout
 
 CSRC = Path(__file__).parent.parent / "csrc"
 TORCH = Path(torch.__file__).parent
@@ -20,7 +25,7 @@ MACROS = ["-DPy_LIMITED_API=0x030B0000", "-DTORCH_TARGET_VERSION=0x020B000000000
 INCLUDES = [f"-I{path}" for path in (CSRC, TORCH / "include", sysconfig.get_path("include"))]
 
 
-class Twin:
+class Twin(native.Native):
     """csrc/twin.cpp as a backend: the library and its namespace under another name, in the place of the CPU's loops."""
 
     def __init__(self, library: Path):
@@ -30,21 +35,10 @@ class Twin:
         compiler = os.environ.get("CXX", "c++").split()
         subprocess.run([*compiler, *flags, *MACROS, *INCLUDES, *sources, *libraries, "-o", library], check=True)
         torch.ops.load_library(library)
+        super().__init__("cpu", "fastlif_twin")
 
     def reasons(self, device, dtype):
         return []
-
-    def forward(self, call):
-        torch.ops.fastlif_twin.native_forward(
-            call.x, call.v0, *native.tensors(call), call.values, (*call.options, call.keep), native.inner(call),
-            call.spikes, call.v, call.state,
-        )  # fmt: skip
-
-    def backward(self, call):
-        torch.ops.fastlif_twin.native_backward(
-            call.gs, call.gv, call.x, call.v0, *native.tensors(call), call.state, call.values,
-            (*call.options, call.keep), native.inner(call), call.gx, *call.totals,
-        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +81,132 @@ def test_random_threads(case, twin):
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: "-".join(map(str, s)))
 def test_nan_and_infinity(surrogate, reset, twin):
     test_backends.test_nan_and_infinity(surrogate, reset, ("cpu", twin))
+
+
+PLACES = (
+    ((5, 2, 3, 4, 5), "contiguous"),  # 20 neurons a channel: packs of 4 share one, packs of 8 do not
+    ((5, 2, 3, 4, 5), "channels_last"),
+    ((18, 1, 8, 4, 4), "contiguous"),
+    ((18, 1, 8, 4, 4), "channels_last"),  # packs of a channel each, side by side
+    ((17, 2, 20, 3, 3), "contiguous"),  # packs that reach over a channel's end
+    ((17, 2, 20, 3, 3), "channels_last"),
+    ((33, 2, 3, 35), "contiguous"),
+    ((20, 3, 7), "contiguous"),
+    ((20, 2, 24), "contiguous"),
+    ((4, 3, 1, 5), "contiguous"),
+    ((0, 2, 3, 4), "contiguous"),
+)
+
+
+def normal(index, place, dtype, truncate):
+    """A call of batch_norm.run: what is not said is drawn, the same for the same index."""
+    draw = Random(index)
+    reset = draw.choice([*RESETS, {"reset": "hard", "detach_reset": True}, {"reset": "soft", "detach_reset": True}])
+    surrogate, *numbers = draw.choice([s for s in SURROGATES if s[0] != "sigmoid"])
+    learned = draw.choice(((), (), ("decay",), ("threshold",), ("decay", "gain", "threshold")))
+    options = {**reset, "truncate": truncate, "fire_on_equal": draw.random() < 0.5, "bias": draw.choice((0.0, 0.2))}
+    options["surrogate"] = fastlif.surrogate.BY_NAME[surrogate](*numbers)
+    training, reached = draw.random() < 0.7, draw.choice(("both", "both", "spikes", "v"))
+    wants_y, per_channel = draw.random() < 0.9, draw.random() < 0.5
+    return place, dtype, options, learned, per_channel, training, reached, wants_y
+
+
+def run_normal(backend, place, dtype, options, learned, per_channel, training, reached, wants_y):
+    """Every output and gradient by name."""
+    (shape, layout), generator = place, torch.Generator().manual_seed(1)
+
+    def randn(*size):
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    y = (randn(*shape) * 1.5 + 0.4).to(dtype)
+    if layout == "channels_last":
+        y = y.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+    channels, aside = shape[2], (1,) * (len(shape) - 3)
+    size = (channels, *aside) if per_channel else ()
+    middle = {"decay": 0.6, "gain": 0.9, "threshold": 0.9}
+    own = {name: (randn(size).tanh() * 0.3 + middle[name]).to(compute).requires_grad_() for name in learned}
+    leaves = {
+        "y": y.requires_grad_(wants_y),
+        "weight": (randn(channels) * 0.5 + 1).to(compute).requires_grad_(),
+        "bias": (randn(channels) * 0.3).to(compute).requires_grad_(),
+        "v0": randn(shape[1:]).to(compute).requires_grad_(),
+        **own,
+    }
+    running = (torch.full((channels,), 0.1, dtype=compute), torch.full((channels,), 2.0, dtype=compute))
+    neuron = fastlif.Neuron(**{"decay": 0.7, **dict.fromkeys(learned), **options})
+    spikes, v, bits = batch_norm.run(
+        neuron, leaves["y"], *running, *(leaves[name] for name in ("weight", "bias", "v0")),
+        *(own.get(name) for name in middle), training=training, momentum=0.1, eps=1e-5, backend=backend,
+    )  # fmt: skip
+    arriving = {"spikes": randn(shape).to(spikes.dtype), "v": randn(shape[1:]).to(v.dtype)}
+    outputs = [(o, arriving[n]) for n, o in (("spikes", spikes), ("v", v)) if reached in ("both", n)]
+    wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    grads = torch.autograd.grad([o for o, _ in outputs], list(wanted.values()), [g for _, g in outputs])
+    return {"spikes": spikes.detach(), "v": v.detach(), "bits": bits, **dict(zip(wanted, grads, strict=True))}
+
+
+@pytest.mark.parametrize("truncate", (None, 3, (4, 2)), ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("place", PLACES, ids=lambda p: f"{'x'.join(map(str, p[0]))}-{p[1]}")
+def test_batch_norm(place, dtype, truncate, twin):
+    for index in range(6):
+        call = normal(index, place, dtype, truncate)
+        assert_same(run_normal(twin, *call), run_normal("reference", *call))
+
+
+FORMATS = {
+    "nothing": ({}, False),
+    "spikes": ({"surrogate": ("pass_through", 0.8), "reset": "hard", "detach_reset": True}, True),
+    "bits": (SOFT, True),
+    "code": (COMPACT, True),
+    "input": (HARD, True),
+    "output": ({"spiking": False}, True),
+}
+
+
+@pytest.mark.parametrize("keep", FORMATS)
+@pytest.mark.parametrize("truncate", (None, (4, 2)), ids=str)
+@pytest.mark.parametrize("shape", ((5, 24), (18, 12), (7, 3, 7), (3, 1)), ids=str)
+def test_emitted_bits(shape, truncate, keep, twin):
+    """The spikes again, a bit each, and the gradients that these drive, whatever else is kept."""
+    named, needs_grad = FORMATS[keep]
+    named = {"decay": 0.6, "truncate": truncate, **named}
+    surrogate, *numbers = named.pop("surrogate", ("triangle",))
+    neuron = fastlif.Neuron(**named, surrogate=fastlif.surrogate.BY_NAME[surrogate](*numbers))
+    for dtype in DTYPES:
+        x = (torch.randn(shape) * 0.9 + 0.4).to(dtype).requires_grad_(needs_grad)
+        found = []
+        for backend in (twin, "reference"):
+            spikes, v, bits = run_emitting(neuron, x, backend=backend)
+            outcome = {"spikes": spikes.detach(), "v": v.detach(), "bits": bits}
+            if needs_grad:
+                (outcome["dx"],) = torch.autograd.grad(spikes.double().cos().sum() + v.sum(), x)
+            found.append(outcome)
+        assert_same(*found)
+
+
+@pytest.mark.parametrize("reset", RESETS, ids=("soft", "delayed", "hard", "none"))
+@pytest.mark.parametrize("truncate", (None, (20, 18)), ids=str)
+@pytest.mark.parametrize("shape", ((37, 24), (18, 12), (20, 21)), ids=str)
+def test_bits_drive_backward(shape, truncate, reset, twin):
+    """Also where they are not the spikes of the membranes as recomputed."""
+    neuron = fastlif.Neuron(decay=0.6, surrogate="atan", truncate=truncate, **reset)
+    for dtype in DTYPES:
+        layout = Layout(shape, neuron.windows, Keep.INPUT, dtype)
+        x, gs = (torch.randn(shape).to(dtype) for _ in range(2))
+        gv, v0 = (torch.randn(shape[1:]).to(layout.compute) for _ in range(2))
+        call = v0, None, None, None, neuron.values, neuron.options, int(Keep.INPUT), True, dtype, "reference"
+        _, _, state, _ = torch.ops.fastlif.lif_forward(x, *call)
+        other = torch.randint(256, (shape[0], layout.plane), dtype=torch.uint8)
+        found = []
+        for bits, backend in ((other, twin), (other, "reference"), (None, "reference")):
+            grads = torch.ops.fastlif.lif_backward(
+                gs, gv, x if layout.schedule.whole else None, v0, torch.tensor(0.6, dtype=layout.compute), None, None,
+                state, bits, shape, x.stride(), dtype, neuron.values, neuron.options, int(Keep.INPUT),
+                [True, True, False, False], backend,
+            )  # fmt: skip
+            found.append(dict(zip(("gx", "gv0", "gdecay"), grads, strict=False)))
+        assert_same(*found[:2])
+        if reset["reset"] != "none" and not reset.get("reset_delay"):  # which resets by comparing, in backward too
+            assert not found[0]["gx"].equal(found[2]["gx"])

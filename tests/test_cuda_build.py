@@ -19,7 +19,8 @@ CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
 NVCC = shutil.which(CUDA / "bin" / "nvcc") or shutil.which("nvcc")
 ARCHS = ("80", "90", "100")
 SAME = [f"float, {x}, {x}, {pack}" for x, pack in (("float", 4), ("fastlif::BFloat16", 8), ("fastlif::Half", 8))]
-BITS, CODE, INPUT = (f"(fastlif::gpu::Kept){i}" for i in range(3))
+BITS, CODE, INPUT = (f"(fastlif::gpu::Kept){i}, (fastlif::gpu::Norm)0" for i in range(3))
+SHARED, EACH = (f"(fastlif::gpu::Kept)2, (fastlif::gpu::Norm){i}" for i in (1, 2))  # batch norm before, input kept
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc")
 
@@ -73,29 +74,44 @@ def chosen(kernels, *parts):
     return kernels[names[0]]
 
 
+def sizes(kernel: list[str], access: str) -> list[str]:
+    """What follows `access` in the opcodes that begin with it."""
+    return [op.removeprefix(access) for op in kernel if op.startswith(access)]
+
+
 @pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
 def test_nothing_spills(objects, which):
+    """And registers leave an SM its threads: 512, or as many as shared memory holds (288) with a channel a neuron."""
     usage = dump(objects[which], "-res-usage")
     kernels = re.findall(r"Function (.*):\n\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
     assert len(kernels) == len(ARCHS) * len(sass(objects[which])) > 0
     for name, registers, stack, shared, local in kernels:
-        assert int(registers) <= 128 and int(shared) <= 49 << 10 and (stack, local) == ("0", "0"), name
+        most = 168 if which == "cuda_backward" and EACH in name else 128
+        assert int(registers) <= most and int(shared) <= 49 << 10 and (stack, local) == ("0", "0"), name
 
 
-@pytest.mark.parametrize("kept", (BITS, CODE, INPUT), ids=("bits", "code", "input"))
+@pytest.mark.parametrize(
+    "kept", (BITS, CODE, INPUT, SHARED, EACH), ids=("bits", "code", "input", "normal", "channels_last")
+)
 @pytest.mark.parametrize("types", SAME)
 def test_accesses_of_16_bytes(objects, types, kept):
-    """All but a thread's bytes of the state (bits, or a code each) and the parameters."""
+    """All but a thread's bytes of bits, its codes and the parameters."""
     forward = chosen(sass(objects["cuda_forward"]), f"<{types}, true, {kept}")
     backward = chosen(sass(objects["cuda_backward"]), f"<{types}, true, {kept}")
-    codes = ".64" if types.endswith("8") else ""
-    rows = {BITS: ".U8", CODE: codes, INPUT: ".128"}[kept]
-    assert {op for op in forward if op.startswith("LDG.E.EF")} == {"LDG.E.EF.128"}
-    assert {op for op in forward if op.startswith("STG")} == {"STG.E.128", f"STG.E{rows}"}
-    assert {op for op in backward if op.startswith("LDG.E.EF")} == {"LDG.E.EF.128", f"LDG.E.EF{rows}"}
-    assert {op for op in backward if op.startswith("STG")} == {"STG.E.128"}
-    copies = {op for op in backward if op.startswith("LDGSTS")}
-    assert copies == ({"LDGSTS.E.BYPASS.128"} if kept == INPUT else set())
+    codes = {".64" if types.endswith("8") else ""} if kept == CODE else set()
+    bits = {".U8"} if kept != CODE else set()
+    assert set(sizes(forward, "LDG.E.EF")) == {".128"}
+    assert set(sizes(forward, "STG.E")) == {".128", ".U8"} | codes
+    assert set(sizes(backward, "LDG.E.EF")) == {".128"} | bits | codes
+    assert set(sizes(backward, "STG.E")) == {".128"}
+    assert set(sizes(backward, "LDGSTS.E")) == (set() if kept in (BITS, CODE) else {".BYPASS.128"})
+
+
+@pytest.mark.parametrize("types", SAME)
+def test_channels_side_by_side(objects, types):
+    """The numbers of a thread's channels come by 16 bytes too."""
+    for which in ("cuda_forward", "cuda_backward"):
+        assert ".128.CONSTANT" in sizes(chosen(sass(objects[which]), f"<{types}, true, {EACH}"), "LDG.E")
 
 
 @pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
@@ -123,6 +139,8 @@ STANDINS = """
 #include "run.h"
 void fastlif::cpu_run(const Forward&, Type, Type) {}
 void fastlif::cpu_run(const Backward&, Type, Type) {}
+void fastlif::cpu_channel_sums(const ChannelSums&, Type) {}
+void fastlif::cpu_finish(const Backward&, Type) {}
 const char* fastlif::cpu_instruction_set() { return ""; }
 extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void**) { return 1; }
 """

@@ -104,7 +104,8 @@ def test_saved_bytes_agrees_with_resident_memory(options):
         y = net(leaf * 1)
     held = sum(event.self_cpu_memory_usage for event in profile.key_averages())
     outputs = y.numel() * 4
-    assert abs(held - outputs - counted) <= 256 * layers, (held, outputs, counted)
+    plane = y.numel() // 8  # y's own bits, for a layer to come, where the state has none
+    assert -256 * layers <= held - outputs - counted <= plane + 256 * layers, (held, outputs, counted)
 
 
 def test_by_layer():

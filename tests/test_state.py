@@ -76,8 +76,8 @@ def test_layout(dtype, keep):
 def state_of(backend, x, keep, neuron, v0=None):
     with torch.no_grad():
         return torch.ops.fastlif.lif_forward(
-            x, v0, None, None, None, neuron.values, neuron.options, keep, x.dtype, backend
-        )
+            x, v0, None, None, None, neuron.values, neuron.options, keep, False, x.dtype, backend
+        )[:3]
 
 
 NEURONS = (

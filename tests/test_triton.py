@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import CASES, COMPACT, DELAYED, FORMATS, HARD, RESETS, SURROGATES, Case, assert_same, run, tolerance
+from conftest import poison
 
 import fastlif
 from fastlif import surrogate
@@ -42,7 +43,6 @@ THRESHOLD_ALONE = [  # keeps spikes, bits or codes, with a gradient of the thres
         dict(surrogate=surrogate.Rectangle(1.5), state="compact", truncate=3),
     )
 ]
-
 STATES = [dict(), dict(surrogate="rectangle"), dict(reset="hard", surrogate="pass_through"), {**HARD, **COMPACT}]
 
 
@@ -73,9 +73,8 @@ def forward_state(options, steps, backend):
     """The bytes kept for backward, padding included."""
     neuron = Neuron(**options)
     x = torch.randn(steps, 1030, generator=torch.Generator().manual_seed(1))
-    keep = int(state.choose(neuron, True, False, False))
-    none = (None,) * 4
-    _, v, kept = torch.ops.fastlif.lif_forward(x, *none, neuron.values, neuron.options, keep, x.dtype, backend)
+    call = neuron.values, neuron.options, int(state.choose(neuron, True, False, False)), False, x.dtype, backend
+    _, v, kept, _ = torch.ops.fastlif.lif_forward(x, *(None,) * 4, *call)
     return dict(v=v, state=kept)
 
 
@@ -118,16 +117,14 @@ def round_to_bfloat16():
     interpreter.InterpreterBuilder.cast_impl = cast
 
 
-def interpret():
-    """Run all checks here; print, as JSON, the name of each with what is wrong, or None."""
-    from conftest import poison
-
+def interpret(checks):
+    """Run them here; print, as JSON, the name of each with what is wrong, or None."""
     round_to_bfloat16()
     for name in ("new_empty", "new_empty_strided"):
         plain = getattr(torch.Tensor, name)
         setattr(torch.Tensor, name, lambda *args, plain=plain, **kwargs: poison(plain(*args, **kwargs)))
     wrong = {}
-    for name, (function, bound) in checks().items():
+    for name, (function, bound) in checks.items():
         try:
             assert_same(function("triton"), function("reference"), bound)
             wrong[name] = None
@@ -136,12 +133,12 @@ def interpret():
     print(json.dumps(wrong))
 
 
-@pytest.fixture(scope="session")
-def interpreted():
-    """What the interpreter's process printed."""
+@pytest.fixture(scope="module")
+def interpreted(request):
+    """What the test file prints as a script, in the interpreter's process."""
     paths = [str(Path(__file__).parent), str(Path(fastlif.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, request.path], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -235,6 +232,17 @@ def compiled(kernel, arguments, path):
     return asm["ptx"], dump("--dump-sass"), int(stack) + int(local)
 
 
+def assert_lean(kernel, arguments, other, path):
+    """No spills, accesses of 16 bytes and `other` widths, and nothing that rounds otherwise than written."""
+    ptx, sass, spilled = compiled(kernel, arguments, path)
+    assert spilled == 0
+    assert not re.findall(r"fma\.rn\.f32|\.ftz|div\.full|div\.approx|(?:add|sub|mul)\.f32", ptx)
+    accesses = re.findall(r"(LDG|STG)\.E((?:\.\w+)*)", sass)
+    assert {kind for kind, width in accesses if ".128" in width} == {"LDG", "STG"}
+    widths = {next((bits for bits in ("128", "64", "16", "8") if bits in width), "32") for _, width in accesses}
+    assert widths - {"128"} <= other, accesses
+
+
 ATAN, SIGMOID = dict(surrogate="atan"), dict(surrogate="sigmoid", detach_reset=True)
 ALL = ("decay", "gain", "threshold")
 VARIANTS = {  # options, learned, access widths beside 16 bytes: of bit planes, codes, and parameters before the loop
@@ -256,18 +264,11 @@ VARIANTS = {  # options, learned, access widths beside 16 bytes: of bit planes, 
 @pytest.mark.parametrize("dtype", (F32, BF16, F16), ids=("float32", "bfloat16", "float16"))
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_compiled(variant, dtype, launches, tmp_path):
-    """No spills, 16-byte accesses, and nothing that rounds otherwise than written."""
     options, learned, other = VARIANTS[variant]
     launch(options, dtype, learned)
     assert [kernel.fn.__name__ for kernel, _ in launches] == ["lif_fwd_kernel", "lif_bwd_kernel"]
     for kernel, arguments in launches:
-        ptx, sass, spilled = compiled(kernel, arguments, tmp_path / "cubin")
-        assert spilled == 0
-        assert not re.findall(r"fma\.rn\.f32|\.ftz|div\.full|div\.approx|(?:add|sub|mul)\.f32", ptx)
-        accesses = re.findall(r"(LDG|STG)\.E((?:\.\w+)*)", sass)
-        assert {kind for kind, width in accesses if ".128" in width} == {"LDG", "STG"}
-        widths = {next((bits for bits in ("128", "64", "16", "8") if bits in width), "32") for _, width in accesses}
-        assert widths - {"128"} <= other, accesses
+        assert_lean(kernel, arguments, other, tmp_path / "cubin")
 
 
 @pytest.mark.parametrize("learned", ((), ALL), ids=("plain", "learned"))
@@ -293,4 +294,4 @@ def test_no_compilation_per_size(launches):
 
 
 if __name__ == "__main__":
-    interpret()
+    interpret(checks())

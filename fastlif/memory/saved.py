@@ -27,25 +27,28 @@ def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes
     """
     net = fn if isinstance(fn, nn.Module) else None
     own = [*tree_leaves((args, kwargs)), *(net.parameters() if net else ()), *(net.buffers() if net else ())]
-    ignored = {t.untyped_storage().data_ptr() for t in own if isinstance(t, torch.Tensor)}
-    kept: dict[int, torch.UntypedStorage] = {}  # holds on to the storages, so that no address is reused
+    ignored = {t.untyped_storage()._cdata for t in own if isinstance(t, torch.Tensor)}  # fake ones have no address
+    kept: dict[int, torch.UntypedStorage] = {}  # holds on to the storages, so that none is taken for another
     by_layer: Counter[str] = Counter()
     path: list[str] = []
+    outer = torch._C._autograd._top_saved_tensors_default_hooks(True)  # only the innermost pair runs
+    outer_pack, outer_unpack = outer if outer is not None else (lambda tensor: tensor,) * 2
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def pack(tensor: torch.Tensor) -> Any:
         if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in ignored and storage.data_ptr() not in kept:
-                kept[storage.data_ptr()] = storage
+            if storage._cdata not in ignored and storage._cdata not in kept:
+                kept[storage._cdata] = storage
                 by_layer[path[-1] if path else ""] += storage.nbytes()
-        return tensor
+        return outer_pack(tensor)
 
     with ExitStack() as stack:
         if net is not None:
             stack.enter_context(_tracking(net, path))
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, outer_unpack))
         result = fn(*args, **kwargs)
     del result
+    kept.clear()  # where the graph lives on it holds `pack`
     return SavedBytes(sum(by_layer.values()), dict(by_layer))
 
 

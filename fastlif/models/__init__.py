@@ -4,8 +4,9 @@ from torch import nn
 
 from ..surrogate import nearest
 from .convnet import ConvNet
+from .vggsnn import VGGSNN
 
-MODELS = {"convnet": ConvNet}
+MODELS = {"convnet": ConvNet, "vggsnn": VGGSNN}
 
 
 def build(name: str, *args, **options) -> nn.Module:
@@ -15,4 +16,4 @@ def build(name: str, *args, **options) -> nn.Module:
     return MODELS[name](*args, **options)
 
 
-__all__ = ["MODELS", "ConvNet", "build"]
+__all__ = ["MODELS", "VGGSNN", "ConvNet", "build"]

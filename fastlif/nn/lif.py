@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .. import functional
+from ..memory import spikes
 from ..neuron import Neuron
 from ..ops.state import membrane_dtype
 
@@ -49,10 +50,18 @@ class Stateful(nn.Module):
         carried = self.v if self.carry_state else None
         if carried is not None:
             self._check_carried(carried, x)
-        out, v = functional.run(self.neuron, x, carried, **self._params(x), backend=self.backend)
+        out, v, plane = self._run(x, carried)
+        if plane is not None:
+            out = spikes.remember(out, plane=plane)
         if self.carry_state:
             self.v = v
         return out
+
+    def _run(self, x: torch.Tensor, carried: torch.Tensor | None):
+        """(spikes or membranes, final membrane, the spikes as bits or None)."""
+        emit = self.neuron.spiking and torch.is_grad_enabled()
+        params = self._params(x)
+        return functional.run_emitting(self.neuron, x, carried, **params, backend=self.backend, emit=emit)
 
     def _check_carried(self, carried: torch.Tensor, x: torch.Tensor) -> None:
         have = carried.shape, membrane_dtype(carried.dtype), carried.device

@@ -3,11 +3,15 @@
 import torch
 from torch import nn
 
+from ..memory import spikes
+from ..memory.packed import Packing
+
 
 class PerStep(nn.Module):
     """Fold T into the batch, apply `module`, unfold: [T, B, ...] -> module on [T * B, ...] -> [T, B, ...].
 
-    Batch norm inside takes its statistics over time, batch and space. Several modules are applied one after the other.
+    Convolution, linear and pooling inside keep spikes for backward as bits. Batch norm inside takes its statistics over
+    time, batch and space. Several modules are applied one after the other.
     """
 
     def __init__(self, *modules: nn.Module):
@@ -20,5 +24,10 @@ class PerStep(nn.Module):
         """x: [T, B, ...]."""
         if x.dim() < 2:
             raise ValueError(f"PerStep needs x [T, B, ...], got {list(x.shape)}")
-        y = self.module(x.flatten(0, 1))
-        return y.unflatten(0, x.shape[:2])
+        if not torch.is_grad_enabled() or spikes.known(x) is None:
+            return self._fold(x)
+        with Packing():
+            return self._fold(x)
+
+    def _fold(self, x):
+        return self.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -67,15 +67,21 @@ def param(p: torch.Tensor | None, size, stride) -> Param | None:
     return Param(vector(full), 1)
 
 
+def by_channel(p: torch.Tensor | None, stride) -> Param | None:
+    """One number for each channel, p [C], of x [T, B, C, ...]."""
+    return None if p is None else Param(p, stride[2])
+
+
 class Call:
     """A call's options under their names, its layout and its parameters."""
 
-    def __init__(self, lay: Layout, size, stride, device, v0, params, values, options):
+    def __init__(self, lay: Layout, size, stride, device, v0, params, affine, values, options):
         kind, surrogate, self.tied, self.detach_reset, self.fire_on_equal, self.spiking, *_ = options
         self.reset, self.surrogate = RESETS[kind], KINDS[surrogate]
         self.layout, self.keep, self.steps = lay, lay.keep, size[0]
         self.options, self.values, self.device = options, values, device
         self.params = [param(p, size, stride) for p in params]
+        self.scale, self.shift = (by_channel(p, stride) for p in affine)  # of batch norm, or None
         self.v0 = None if v0 is None else vector(like_step(v0, size, stride))
 
     @property
@@ -94,27 +100,34 @@ class Call:
 
 
 class ForwardCall(Call):
-    """x [T, N] in; spikes [T, N], v [N], state [bytes] to fill."""
+    """x [T, N] in; spikes [T, N], v [N], state [bytes], bits [T, plane] (or None) to fill."""
 
-    def __init__(self, lay, x, v0, params, values, options, outputs):
-        super().__init__(lay, x.shape, x.stride(), x.device, v0, params, values, options)
-        spikes, v, self.state = outputs
+    def __init__(self, lay, x, v0, params, affine, values, options, outputs):
+        super().__init__(lay, x.shape, x.stride(), x.device, v0, params, affine, values, options)
+        spikes, v, self.state, self.bits = outputs
         self.x, self.spikes, self.v = matrix(x), matrix(spikes), vector(v)
 
 
 class BackwardCall(Call):
-    """gs [T, N], gv [N] (each or None), x [T, N] or None, state in; gx [T, N] and four [N] (or None) to fill."""
+    """gs [T, N], gv [N], x [T, N], bits [T, plane] (each or None), state in; gx [T, N] and totals [N] (or None) to fill.
 
-    def __init__(self, lay, gs, gv, x, v0, params, state, size, stride, values, options, outputs):
-        super().__init__(lay, size, stride, state.device, v0, params, values, options)
-        self.state = state
+    With batch norm gx is the gradient of what was normalized:
+    scale * dL/dx - slope * (x - mean) - offset, the last two terms only where there is a slope.
+    """
+
+    def __init__(
+        self, lay, gs, gv, x, v0, params, affine, through, state, bits, size, stride, values, options, outputs
+    ):
+        super().__init__(lay, size, stride, state.device, v0, params, affine, values, options)
+        self.mean, self.slope, self.offset = (by_channel(p, stride) for p in through)
+        self.state, self.bits = state, bits
         self.x = None if x is None else matrix(x)
         self.gs = None if gs is None else matrix(like_steps(gs, size, stride))
         self.gv = None if gv is None else vector(like_step(gv, size, stride))
         gx, *totals = outputs
-        self.gx = matrix(gx)
+        self.gx = None if gx is None else matrix(gx)
         self.totals = tuple(None if g is None else vector(g) for g in totals)
-        self.gv0, self.gdecay, self.ggain, self.gthreshold = self.totals
+        self.gv0, self.gdecay, self.ggain, self.gthreshold, self.gshift, self.gscale = self.totals
 
     def x_kept(self, t: int, chunk: Chunk) -> torch.Tensor:
         """x[t], from the tensor itself or from its copy in the state."""

@@ -4,6 +4,8 @@ import importlib.util
 
 import torch
 
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # numbered as in csrc/run.h
+
 
 def load() -> tuple[str | None, str | None]:
     """(the extension's path, why it is missing). Loading it registers fastlif::native_forward and native_backward."""
@@ -22,10 +24,11 @@ with_cuda = missing is None and torch._C._dispatch_has_kernel_for_dispatch_key("
 
 
 class Native:
-    """One device type of the extension."""
+    """One device type of the extension, whose operators are in torch.ops under the name `library`."""
 
-    def __init__(self, device: str):
+    def __init__(self, device: str, library: str = "fastlif"):
         self.device = device
+        self.operators = getattr(torch.ops, library)
 
     def reasons(self, device: torch.device, dtype: torch.dtype) -> list[str]:
         """Why the extension cannot run tensors of `device`."""
@@ -38,15 +41,17 @@ class Native:
 
     def forward(self, call) -> None:
         """Fill call's outputs."""
-        torch.ops.fastlif.native_forward(
-            call.x, call.v0, *tensors(call), call.values, (*call.options, call.keep), inner(call),
-            call.spikes, call.v, call.state,
+        self.operators.native_forward(
+            call.x, call.v0, *tensors(call), *affine(call), call.values, (*call.options, call.keep), inner(call),
+            call.spikes, call.v, call.state, call.bits,
         )  # fmt: skip
 
     def backward(self, call) -> None:
         """Fill call's outputs."""
-        torch.ops.fastlif.native_backward(
-            call.gs, call.gv, call.x, call.v0, *tensors(call), call.state, call.values,
+        self.operators.native_backward(
+            call.gs, call.gv, call.x, call.v0, *tensors(call), *affine(call),
+            *(data(p) for p in (call.mean, call.slope, call.offset)), call.state, call.bits,
+            [call.steps, call.layout.neurons], DTYPES.index(call.layout.x_dtype), call.values,
             (*call.options, call.keep), inner(call), call.gx, *call.totals,
         )  # fmt: skip
 
@@ -59,12 +64,20 @@ def description() -> str:
     return f"{path}, {torch.ops.fastlif.instruction_set()} on the CPU, {cuda} CUDA"
 
 
+def data(p):
+    return None if p is None else p.data
+
+
 def tensors(call):
-    return (None if p is None else p.data for p in call.params)
+    return (data(p) for p in call.params)
+
+
+def affine(call):
+    return data(call.scale), data(call.shift)
 
 
 def inner(call):
-    return [1 if p is None else p.inner for p in call.params]
+    return [1 if p is None else p.inner for p in (*call.params, call.scale)]
 
 
 cpu, cuda = Native("cpu"), Native("cuda")

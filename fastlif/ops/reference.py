@@ -31,11 +31,20 @@ class Constants:
         )
         if call.tied:
             self.amount = self.threshold
+        self.scale_of_x, self.shift_of_x = (
+            None if p is None else p.per_neuron(call.layout.neurons) for p in (call.scale, call.shift)
+        )
 
 
 def fire(call: Call, c: Constants, h: torch.Tensor) -> torch.Tensor:
     """Whether a neuron of membrane h spikes, [N] bool."""
     return h >= c.threshold if call.fire_on_equal else h > c.threshold
+
+
+def normalize(c: Constants, x: torch.Tensor) -> torch.Tensor:
+    """A step's input in the membrane's dtype, normalized where batch norm goes before."""
+    x = x.to(c.bias.dtype)
+    return x if c.scale_of_x is None else c.scale_of_x * x + c.shift_of_x
 
 
 def charge(call: Call, c: Constants, v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -128,10 +137,12 @@ def forward(call: ForwardCall) -> None:
         chunk = next((chunk for chunk in chunks if chunk.start <= t < chunk.stop), None)
         if call.keep == Keep.INPUT and chunk and chunk.start == t and chunk.border >= 0:
             call.borders[chunk.border] = v
-        h = charge(call, c, v, call.x[t].to(v.dtype))
+        h = charge(call, c, v, normalize(c, call.x[t]))
         s = fire(call, c, h)
         v = reset(call, c, h, s)
         call.spikes[t] = s if call.spiking else h
+        if call.bits is not None:
+            call.bits[t] = pack(s)
         if stores_rows and chunk:
             call.rows[chunk.row + t - chunk.start] = encode(call, c, h, s, call.x[t])
     call.v.copy_(v)
@@ -141,13 +152,18 @@ def recompute(call: BackwardCall, c: Constants, chunk: Chunk):
     """(h of every step of the chunk, v before every step), from the membrane at its border and x."""
     hs, vs = [], [call.borders[chunk.border] if chunk.border >= 0 else call.v0_or_zeros()]
     for t in range(chunk.start, chunk.stop):
-        hs.append(charge(call, c, vs[-1], call.x_kept(t, chunk).to(vs[0].dtype)))
-        vs.append(reset(call, c, hs[-1], fire(call, c, hs[-1])))
+        hs.append(charge(call, c, vs[-1], normalize(c, call.x_kept(t, chunk))))
+        vs.append(reset(call, c, hs[-1], fired(call, c, t, hs[-1])))
     return hs, vs
 
 
+def fired(call: BackwardCall, c: Constants, t: int, h: torch.Tensor) -> torch.Tensor:
+    """The spikes of step t: as forward had them, where its bits are kept, in case that x was computed anew."""
+    return fire(call, c, h) if call.bits is None else unpack(call.bits[t], call.layout.neurons)
+
+
 def backward(call: BackwardCall) -> None:
-    """Fill call.gx [T, N] and, where asked for, call.gv0, gdecay, ggain, gthreshold, each [N].
+    """Fill what is asked for of call.gx [T, N] and call.gv0, gdecay, ggain, gthreshold, gshift, gscale, each [N].
 
     From step t+1 comes `carried`: dL/dv[t]; with a delayed reset dL/dh[t+1], since step t's spike acts there. `g` is
     dL/dv[t], and `reset_g` the gradient of what the reset takes away.
@@ -156,14 +172,24 @@ def backward(call: BackwardCall) -> None:
     schedule = call.layout.schedule
     detach, delayed = call.detach_reset, call.reset == "delayed"
     zero = torch.zeros(call.layout.neurons, dtype=call.layout.compute, device=call.device)
-    gdecay, ggain, gthreshold = zero.clone(), zero.clone(), zero.clone()
+    gdecay, ggain, gthreshold, gshift, gscale = (zero.clone() for _ in range(5))
+    mean, slope, offset = (
+        None if p is None else p.per_neuron(call.layout.neurons) for p in (call.mean, call.slope, call.offset)
+    )
 
     def taken(s, sg):
         """d(-reset_amount * s) / dthreshold: the spike moves with the threshold, and so does a tied amount."""
         moved = torch.zeros_like(zero) if detach else c.amount * sg
         return moved - s.to(zero.dtype) if call.tied else moved
 
-    call.gx.zero_()
+    def through_norm(gx, t):
+        """The gradient of what batch norm normalized, from that of its result."""
+        gx = c.scale_of_x * gx
+        return gx if slope is None else gx - slope * (call.x[t].to(gx.dtype) - mean) - offset
+
+    if call.gx is not None:
+        for t in range(call.steps):  # for the steps that carry no gradient
+            call.gx[t] = zero if c.scale_of_x is None else through_norm(zero, t)
     carried = zero if call.gv is None else call.gv
     chunks = schedule.chunks()
     for number, chunk in reversed(list(enumerate(chunks))):
@@ -172,7 +198,7 @@ def backward(call: BackwardCall) -> None:
         for t in range(chunk.stop - 1, chunk.start - 1, -1):
             i = t - chunk.start
             if call.keep == Keep.INPUT:
-                h, s = hs[i], fire(call, c, hs[i])
+                h, s = hs[i], fired(call, c, t, hs[i])
                 sg = surrogate(call, c, h - c.threshold)
             else:
                 s, sg, h = decode(call, c, call.rows[chunk.row + i] if call.layout.row_bytes else None)
@@ -201,8 +227,14 @@ def backward(call: BackwardCall) -> None:
             if call.gdecay is not None:
                 gdecay = gdecay + gh * vs[i]
             if call.ggain is not None:
-                ggain = ggain + gh * call.x_kept(t, chunk).to(gh.dtype)
-            call.gx[t] = c.gain * gh
+                ggain = ggain + gh * normalize(c, call.x_kept(t, chunk))
+            gx = c.gain * gh
+            if call.gshift is not None:
+                gshift = gshift + gx
+            if call.gscale is not None:
+                gscale = gscale + gx * (call.x[t].to(gx.dtype) - mean)
+            if call.gx is not None:
+                call.gx[t] = gx if c.scale_of_x is None else through_norm(gx, t)
             carried = gh if delayed else c.decay * gh
         if number == 0 or chunks[number - 1].stop != chunk.start:  # the step before is v0, or carries no gradient
             if delayed:
@@ -212,6 +244,6 @@ def backward(call: BackwardCall) -> None:
                 carried = carried * (c.decay if detach else c.decay - c.amount * sg)
             if chunk.start > 0 or not schedule.whole:
                 carried = zero
-    for out, total in zip(call.totals, (carried, gdecay, ggain, gthreshold), strict=True):
+    for out, total in zip(call.totals, (carried, gdecay, ggain, gthreshold, gshift, gscale), strict=True):
         if out is not None:
             out.copy_(total)

@@ -115,23 +115,32 @@ def membrane_dtype(x_dtype: torch.dtype) -> torch.dtype:
 class Layout:
     """Where borders and rows lie in the state, for x of `size` [T, ...] under the windows (k1, k2)."""
 
-    def __init__(self, size, windows, keep: int, x_dtype: torch.dtype):
+    def __init__(self, size, windows, keep: int, x_dtype: torch.dtype, normalized: bool = False):
         self.schedule = Schedule(size[0], windows)
         self.neurons = prod(size[1:])
         self.keep = keep
         self.x_dtype = x_dtype
+        self.normalized = normalized
         self.compute = membrane_dtype(x_dtype)
 
     @property
     def copies_x(self) -> bool:
-        """Whether the rows are copies of x's steps, because autograd should not keep the others."""
-        return self.keep == Keep.INPUT and not self.schedule.whole
+        """Whether the rows are copies of x's steps, because autograd should not keep the others.
+
+        Batch norm has all of x anyway: its statistics carry gradient to every step.
+        """
+        return self.keep == Keep.INPUT and not self.schedule.whole and not self.normalized
+
+    @property
+    def plane(self) -> int:
+        """Bytes of one step's spikes as bits."""
+        return (self.neurons + 7) // 8
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one step's row."""
         if self.keep in (Keep.SPIKES, Keep.BITS):
-            return (self.neurons + 7) // 8 * int(self.keep)  # one plane or two
+            return self.plane * int(self.keep)  # one plane or two
         if self.keep == Keep.CODE:
             return self.neurons
         return self.neurons * self.x_dtype.itemsize if self.copies_x else 0

@@ -1,4 +1,4 @@
-"""The Triton backend: launches ops/triton_kernels.py on CUDA tensors, or on any tensors in Triton's interpreter."""
+"""The Triton backend: launches its two kernels on CUDA tensors, or on any tensors in Triton's interpreter."""
 
 import contextlib
 import functools
@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from .call import BackwardCall, Call, ForwardCall
+from .call import BackwardCall, Call, ForwardCall, Param
 from .state import CHUNK, Keep
 
 WARPS = 4
@@ -16,19 +16,20 @@ HELD = 8  # steps whose h backward holds in registers
 
 @functools.cache
 def load():
-    """(the module of the kernels or None, why there is none). Triton is imported here and nowhere else."""
+    """(the two kernels or None, why there are none). Triton is imported here and nowhere else."""
     try:
-        from . import triton_kernels
+        from .triton_backward import lif_bwd_kernel
+        from .triton_forward import lif_fwd_kernel
     except ImportError as error:
         return None, f"triton cannot be imported ({error}); install it with: pip install triton"
-    return triton_kernels, None
+    return (lif_fwd_kernel, lif_bwd_kernel), None
 
 
 def interpreted() -> bool:
     """Whether the kernels run in Triton's interpreter: TRITON_INTERPRET=1 was set when Triton was imported."""
     import triton
 
-    return not isinstance(load()[0].lif_fwd_kernel, triton.runtime.JITFunction)
+    return not isinstance(load()[0][0], triton.runtime.JITFunction)
 
 
 @torch.compiler.assume_constant_result
@@ -52,20 +53,30 @@ def scale_kind(scale: float) -> str:
     return "power of two" if math.frexp(scale)[0] == 0.5 and 2.0**-100 < scale < 2.0**100 else "any"
 
 
-def common(call: Call, x_itemsize: int) -> dict:
+def data(p: Param | None) -> torch.Tensor | None:
+    """What a kernel reads of a parameter."""
+    return None if p is None else p.data
+
+
+def common(call: Call) -> dict:
     """The arguments that both kernels take."""
     schedule = call.layout.schedule
     k1, k2 = (max(call.steps, 1),) * 2 if schedule.whole else (schedule.cut, schedule.tail)
     names = ("decay_number", "gain_number", "bias", "threshold_number", "amount", "v_reset", "scale", "height")
-    block = WARPS * 32 * 16 // x_itemsize  # 16 bytes of x for every thread
+    block = WARPS * 32 * 16 // call.layout.x_dtype.itemsize  # 16 bytes of x for every thread
     arguments = dict(zip(names, call.values, strict=True))
     ones = [arguments[name] == 1 for name in ("gain_number", "threshold_number", "amount", "scale", "height")]
     for name, p in zip(("decay", "gain", "threshold"), call.params, strict=True):
-        arguments[name] = None if p is None else p.data
+        arguments[name] = data(p)
         arguments[f"{name}_inner"] = 1 if p is None else p.inner
         arguments[f"{name}_length"] = 1 if p is None else p.data.numel()
         arguments[f"{name.upper()}_SCALAR"] = p is not None and p.data.numel() == 1
+    arguments["channel_inner"] = 1 if call.scale is None else max(call.scale.inner, 1)  # as of all that is by channel
+    arguments["channels"] = 1 if call.scale is None else call.scale.data.numel()
     return arguments | {
+        "scale_of_x": data(call.scale),
+        "shift_of_x": data(call.shift),
+        "bits": call.bits,
         "v0": call.v0,
         "borders": call.borders if call.keep == Keep.INPUT else None,
         "rows": call.rows if call.layout.row_bytes and call.steps else None,
@@ -89,7 +100,7 @@ def common(call: Call, x_itemsize: int) -> dict:
 
 def forward_arguments(call: ForwardCall) -> dict:
     """What lif_fwd_kernel takes."""
-    return common(call, call.x.dtype.itemsize) | {
+    return common(call) | {
         "x": call.x,
         "spikes": call.spikes,
         "v_last": call.v,
@@ -101,15 +112,16 @@ def forward_arguments(call: ForwardCall) -> dict:
 
 def backward_arguments(call: BackwardCall) -> dict:
     """What lif_bwd_kernel takes."""
-    arguments = common(call, call.gx.dtype.itemsize)
-    steps = GROUP
-    if call.keep == Keep.INPUT and arguments["k2"] > GROUP:
-        steps = HELD
+    arguments = common(call)
+    narrow = call.layout.x_dtype.itemsize < 4  # and so eight neurons a thread
+    crowded = narrow and call.bits is not None and None not in call.totals[1:]  # too many registers are taken
+    steps = HELD if call.keep == Keep.INPUT and arguments["k2"] > GROUP and not crowded else GROUP
     if call.layout.copies_x:
         x, x_stride, arguments["rows"] = arguments["rows"], call.layout.neurons, None
     else:
         x, x_stride = call.x, 0 if call.x is None else call.x.stride(0)
-    gv0, gdecay, ggain, gthreshold = call.totals
+    names = ("gv0", "gdecay", "ggain", "gthreshold", "gshift", "gscale")
+    arguments |= dict(zip(names, call.totals, strict=True))
     return arguments | {
         "gs": call.gs,
         "gv": call.gv,
@@ -117,26 +129,29 @@ def backward_arguments(call: BackwardCall) -> dict:
         "x_stride": x_stride,
         "gs_stride": 0 if call.gs is None else call.gs.stride(0),
         "gx": call.gx,
-        "gx_stride": call.gx.stride(0),
-        "gv0": gv0,
-        "gdecay": gdecay,
-        "ggain": ggain,
-        "gthreshold": gthreshold,
+        "gx_stride": 0 if call.gx is None else call.gx.stride(0),
+        "mean": data(call.mean),
+        "slope": data(call.slope),
+        "offset": data(call.offset),
         "cut": call.layout.schedule.cut,
         "CUT": call.layout.schedule.cut > 0,
         "SURROGATE": call.surrogate,
         "DETACH": call.detach_reset,
         "STEPS": steps,
+        "HOLDS_X": call.scale is not None and not narrow,
         "OPAQUE": not interpreted(),
+        "DOUBLE": call.layout.compute == torch.float64,
     }
 
 
 def options(arguments: dict) -> dict:
     """How a kernel is compiled: no fused multiply-add, and registers for three programs a multiprocessor, or for two
-    where neurons have parameters and totals of their own. Left to itself ptxas spills for the sake of a fourth."""
+    where neurons have parameters and totals of their own, or batch norm's in other types than float32. Left to
+    itself ptxas spills for the sake of a fourth."""
     registers = None
     if arguments.get("STEPS") == HELD:
         own = any(arguments[name] is not None for name in ("decay", "gain", "threshold"))
+        own |= arguments["scale_of_x"] is not None and arguments["x"].dtype != torch.float32
         registers = 255 if own else 168
     return {"num_warps": WARPS, "enable_fp_fusion": False, "maxnreg": registers}
 
@@ -151,9 +166,9 @@ def launch(kernel, call: Call, arguments: dict) -> None:
 
 def forward(call: ForwardCall) -> None:
     """Fill call.spikes, call.v and call.state."""
-    launch(load()[0].lif_fwd_kernel, call, forward_arguments(call))
+    launch(load()[0][0], call, forward_arguments(call))
 
 
 def backward(call: BackwardCall) -> None:
     """Fill call.gx and the gradients that are asked for."""
-    launch(load()[0].lif_bwd_kernel, call, backward_arguments(call))
+    launch(load()[0][1], call, backward_arguments(call))

@@ -20,6 +20,25 @@ def fires(h, threshold, EQUAL: tl.constexpr):
 
 
 @triton.jit
+def normalized(x, scale_of_x, shift_of_x, CT: tl.constexpr):
+    """A step's input in the membrane's type, normalized where batch norm goes before (else None, None)."""
+    x = x.to(CT)
+    if scale_of_x is not None:
+        x = scale_of_x * x + shift_of_x
+    return x
+
+
+@triton.jit
+def through_norm(gx, x, scale_of_x, mean, slope, offset, CT: tl.constexpr):
+    """The gradient of what batch norm normalized, x, from that of its result."""
+    if scale_of_x is not None:
+        gx = scale_of_x * gx
+        if slope is not None:
+            gx = gx - slope * (x.to(CT) - mean) - offset
+    return gx
+
+
+@triton.jit
 def charge(v, x, decay, gain, bias, threshold, amount, RESET: tl.constexpr, EQUAL: tl.constexpr):
     h = decay * v + gain * x + bias
     if RESET == "delayed":
@@ -38,13 +57,14 @@ def after_reset(h, s, amount, v_reset, RESET: tl.constexpr):
 
 
 @triton.jit
-def forgotten(h, OPAQUE: tl.constexpr, CT: tl.constexpr):
+def forgotten(h, OPAQUE: tl.constexpr):
     """h, but unknown to the compiler, which otherwise keeps all that it derived from h before, until registers spill.
 
-    The interpreter runs no assembly: OPAQUE is False there.
+    The interpreter runs no assembly: OPAQUE is False there. h may be a plane of spikes too, [BLOCK // 8] int32.
     """
-    if OPAQUE and CT == tl.float32:
-        h = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [h], dtype=tl.float32, is_pure=False, pack=1)
+    if OPAQUE and h.dtype.primitive_bitwidth == 32:
+        plane: tl.constexpr = h.dtype == tl.int32  # not even loaded where nobody asks for it
+        h = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [h], dtype=h.dtype, is_pure=plane, pack=1)
     return h
 
 

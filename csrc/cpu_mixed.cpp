@@ -1,0 +1,12 @@
+// The CPU backend's loops for float32 with spikes of 16 bits, as under autocast.
+
+#include "cpu_unit.h"
+
+namespace fastlif {
+
+template void run_types<float, float, BFloat16>(const Forward&);
+template void run_types<float, float, BFloat16>(const Backward&);
+template void run_types<float, float, Half>(const Forward&);
+template void run_types<float, float, Half>(const Backward&);
+
+}  // namespace fastlif

@@ -1,0 +1,133 @@
+"""What is known of a tensor's values: that they are spikes, or counts of spikes, and how few bits restore them exactly.
+
+Eager knowledge is an attribute of the storage: views share it, and it goes when the storage goes, so that no reused
+address can inherit it. A compiler cannot see storages; there it is an attribute of the tensor.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from ..ops import planes  # noqa: F401 registers the operators
+
+
+class Kind(NamedTuple):
+    """Every value is n / divisor for a whole n of 0 ... limit."""
+
+    limit: int
+    divisor: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether a byte holds n."""
+        return self.limit <= 255
+
+    @property
+    def power_of_two(self) -> bool:
+        """Whether sums and quotients of the values are exact, and division is multiplication."""
+        return self.divisor & (self.divisor - 1) == 0
+
+
+SPIKES = Kind(1, 1)
+CHANGED = "spikes that a compiled network keeps as bits have been changed in place: make new ones, as in s = s + x"
+
+
+@dataclass
+class Knowledge:
+    """Of one storage, filled by one dense tensor; void once the tensor's version has moved on."""
+
+    kind: Kind
+    dtype: torch.dtype
+    version: int
+    codes: torch.Tensor | None
+
+
+class Recipe(NamedTuple):
+    """How codes become the tensor again: a view of dense memory of `numel` values."""
+
+    kind: Kind
+    dtype: torch.dtype
+    numel: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
+def remember(x: torch.Tensor, kind: Kind = SPIKES, plane: torch.Tensor | None = None) -> torch.Tensor:
+    """Note that x, the fresh output of an operator, has values of `kind`. Returns x.
+
+    Its codes are `plane`, uint8 [rows, ceil(N / 8)] as `pack_spikes` makes them, or made when first asked for.
+    """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return x  # a program for inference
+    if torch.compiler.is_compiling():
+        x = x.view(x.shape)  # one of several outputs takes no attribute
+        x._fastlif_kind, x._fastlif_plane, x._fastlif_version = kind, plane, x._version
+    elif kind.fits and not x.is_inference():
+        storage = x.untyped_storage()
+        if storage.nbytes() == x.numel() * x.itemsize:
+            storage._fastlif = Knowledge(kind, x.dtype, x._version, plane)
+    return x
+
+
+def known(x: torch.Tensor) -> Kind | None:
+    """The kind of x's values, if x or what it is a view of was remembered and has not been changed since."""
+    if torch.compiler.is_compiling():
+        kind = getattr(x, "_fastlif_kind", None)
+        if kind is not None:  # no branch can ask for the version: what it compiles to fails if it has moved on
+            torch._check(x._version == x._fastlif_version, lambda: CHANGED)
+        return kind
+    found = _knowledge(x)
+    return None if found is None else found.kind
+
+
+def _knowledge(x: torch.Tensor) -> Knowledge | None:
+    if type(x) is not torch.Tensor or x.layout != torch.strided or x.is_inference():
+        return None
+    try:
+        found = getattr(x.untyped_storage(), "_fastlif", None)
+    except (NotImplementedError, RuntimeError):  # a tensor without storage, as under functorch
+        return None
+    if found is None or found.version != x._version or found.dtype != x.dtype:
+        return None
+    return found
+
+
+def encode(x: torch.Tensor) -> tuple[torch.Tensor, Recipe]:
+    """(codes, recipe) of a known x: made once for all that ask, and shared."""
+    size, stride = tuple(x.shape), tuple(x.stride())
+    if torch.compiler.is_compiling():  # an x that shares memory with a known one is all of it
+        kind, codes = x._fastlif_kind, x._fastlif_plane
+        if codes is None:
+            codes = _pack(x.detach(), kind)
+        return codes, Recipe(kind, x.dtype, x.numel(), size, stride, -1)
+    found = _knowledge(x)
+    numel = x.untyped_storage().nbytes() // x.itemsize
+    if found.codes is None:
+        found.codes = _pack(x.detach().as_strided((numel,), (1,), 0), found.kind)
+    return found.codes, Recipe(found.kind, x.dtype, numel, size, stride, x.storage_offset())
+
+
+def _pack(x: torch.Tensor, kind: Kind) -> torch.Tensor:
+    if kind == SPIKES:
+        return torch.ops.fastlif.pack_spikes(x)
+    return (x if kind.divisor == 1 else x * kind.divisor).round().to(torch.uint8)
+
+
+def decode(codes: torch.Tensor, recipe: Recipe, after: torch.Tensor | None = None) -> torch.Tensor:
+    """The tensor again, bit for bit; in backward not before the gradient `after` is there."""
+    kind, dtype, numel, size, stride, offset = recipe
+    whole = offset < 0
+    if kind == SPIKES:
+        memory = (size, stride) if whole else ((numel,), (1,))
+        x = torch.ops.fastlif.unpack_spikes(codes, *memory, dtype, after)
+    else:
+        x = codes.to(dtype)
+        x = x if kind.divisor == 1 else x / kind.divisor
+    if whole:
+        return x
+    full = x
+    x = full.as_strided(size, stride, offset)
+    remember(full, kind, codes)
+    return x

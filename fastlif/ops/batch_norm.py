@@ -1,0 +1,198 @@
+"""The operators of batch norm and LIF as one, which keep y alone.
+
+The statistics come from `channel_moments`. With them,
+
+    scale = inverse * weight,  shift = bias - mean * scale,  x = scale * y + shift,  and LIF of x
+
+in the kernels of lif_forward. Backward needs two sums over a channel, of dL/dx and of dL/dx * (y - mean), before it can
+write dL/dy. On a GPU the LIF backward runs twice, once for the sums alone, which writes nothing, once for dL/dy: 20
+bytes a neuron-step in float32. A CPU, bound by arithmetic too, writes dL/dx with the sums and makes dL/dy in its place:
+24 bytes, the same bits.
+"""
+
+from math import prod
+
+import torch
+
+from . import (
+    below_autograd,
+    cached_layout,
+    empty_outputs,
+    empty_totals,
+    fill_backward,
+    fill_forward,
+    library,
+    native,
+    reduce,
+    refuse_second,
+)
+from .call import matrix
+from .state import Layout
+
+TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
+library.define("channel_moments(Tensor y) -> Tensor", tags=TAGS)
+library.define(
+    "batch_norm_lif_forward(Tensor y, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, Tensor? weight,"
+    " Tensor? bias, Tensor mean, Tensor inverse, float[] values, int[] options, int keep, bool emit, ScalarType dtype,"
+    " str backend, Tensor? count, str group) -> (Tensor spikes, Tensor v, Tensor state, Tensor bits)",
+    tags=TAGS,
+)
+library.define(
+    "batch_norm_lif_backward(Tensor? gs, Tensor? gv, Tensor y, Tensor? v0, Tensor? decay, Tensor? gain,"
+    " Tensor? threshold, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, Tensor state, Tensor? bits,"
+    " float[] values, int[] options, int keep, bool[] needs, str backend, Tensor? count, str group)"
+    " -> (Tensor gy, Tensor gv0, Tensor gdecay, Tensor ggain, Tensor gthreshold, Tensor gweight, Tensor gbias)",
+    tags=TAGS,
+)
+
+
+def moments(y: torch.Tensor) -> torch.Tensor:
+    """[2, C] float64: the sum of every channel of y [T, B, C, ...] and of its squares."""
+    dims = [d for d in range(y.dim()) if d != 2]
+    if y.device.type == "cpu" and native.missing is None and y.numel():
+        return channel_sums(y, y.shape[2], y.stride(2), squares=True)
+    wide = y.double()
+    return torch.stack([wide.sum(dims), (wide * wide).sum(dims)])
+
+
+def channel_sums(rows: torch.Tensor, channels: int, inner: int, squares: bool) -> torch.Tensor:
+    """[2, C] float64 of rows [R, ...] in the order of memory: the sums over each channel, and of squares or zeros."""
+    sums = torch.zeros((2, channels), dtype=torch.float64, device=rows.device)
+    matrix = rows.as_strided((rows.shape[0], rows[0].numel()), (rows.stride(0), 1))
+    torch.ops.fastlif.native_channel_sums(matrix, inner, squares, sums)
+    return sums
+
+
+def affine(weight, bias, mean, inverse):
+    """(scale, shift), [C], in the membrane's dtype."""
+    scale = inverse if weight is None else inverse * weight
+    shift = -(mean * scale) if bias is None else bias - mean * scale
+    return scale, shift
+
+
+def layout(y, options, keep):
+    return cached_layout(tuple(y.shape), tuple(options[-2:]), keep, y.dtype, True)
+
+
+def allocate_forward(
+    y, v0, decay, gain, threshold, weight, bias, mean, inverse, values, options, keep, emit, dtype, backend, *_
+):
+    """Empty (spikes, v, state, bits) for y [T, B, C, ...] with dense steps."""
+    return empty_outputs(y, dtype, emit, Layout(y.shape, options[-2:], keep, y.dtype, True))
+
+
+def forward(
+    y, v0, decay, gain, threshold, weight, bias, mean, inverse, values, options, keep, emit, dtype, backend, *_
+):
+    lay = layout(y, options, keep)
+    outputs = empty_outputs(y, dtype, emit, lay)
+    scale_shift = affine(weight, bias, mean, inverse)
+    fill_forward(lay, y, v0, (decay, gain, threshold), scale_shift, values, options, emit, backend, outputs)
+    return outputs
+
+
+def allocate_backward(
+    gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep, needs, *_
+):
+    """Empty (gy, gv0, gdecay, ggain, gthreshold, gweight, gbias), each [0] where not needed."""
+    gy = y.new_empty_strided(y.shape, (prod(y.shape[1:]), *y.stride()[1:])) if needs[0] else y.new_empty(0)
+    totals = empty_totals(y, y.shape, y.stride(), y.dtype, needs[1:5])
+    return gy, *totals, *(torch.empty_like(mean) if need else mean.new_empty(0) for need in needs[5:])
+
+
+def backward(
+    gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep, needs,
+    backend, count, group,
+):  # fmt: skip
+    size, stride = tuple(y.shape), tuple(y.stride())
+    gy, *totals, gweight, gbias = allocate_backward(
+        gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep, needs
+    )
+    scale, shift = affine(weight, bias, mean, inverse)
+    wants_sums = needs[5] or needs[6] or (needs[0] and count is not None)
+    in_place = wants_sums and backend == "cpu" and y.dtype.itemsize >= 4  # no rounding of dL/dx in between
+
+    def run(asked, slope=None, offset=None):
+        """The kernel's outputs that are asked for: gy, the totals, and, at once, the sums by neuron."""
+        through = (mean, slope, offset)
+        inputs = gs, gv, y, v0, (decay, gain, threshold), (scale, shift), through, state, bits
+        outputs = (gy, *totals, *by_neuron)
+        fill_backward(layout(y, options, keep), inputs, size, stride, values, options, asked, backend, outputs)
+
+    by_neuron = empty_totals(y, size, stride, y.dtype, (wants_sums, wants_sums))
+    run([needs[0] and (in_place or not wants_sums), *needs[1:5], wants_sums, wants_sums])
+    if not wants_sums:
+        return gy, *totals, gweight, gbias
+    sums = torch.stack([by_channel(g, size, stride) for g in by_neuron])
+    gbias, gweight = sums[0].to(gbias.dtype), (sums[1] * inverse).to(gweight.dtype)
+    slope = offset = None
+    if count is not None:
+        everywhere = all_reduce(sums, group) / count
+        slope = (everywhere[1] * inverse.double() * inverse * scale).to(scale.dtype)
+        offset = (everywhere[0] * scale).to(scale.dtype)
+    if needs[0] and in_place and y.numel():
+        nothing = torch.zeros_like(scale)
+        of_channels = scale, mean, nothing if slope is None else slope, nothing if offset is None else offset
+        torch.ops.fastlif.native_finish(matrix(gy), matrix(y), *of_channels, stride[2])
+    elif needs[0]:
+        run([True, *(False,) * 6], slope, offset)
+    empty = mean.new_empty(0)
+    return gy, *totals, gweight if needs[5] else empty, gbias if needs[6] else empty
+
+
+def by_channel(total, size, stride):
+    """A number for each neuron, [B, C, ...], summed to [C] in float64: the same every time, no atomics."""
+    if total.device.type == "cpu" and native.missing is None and total.numel():
+        return channel_sums(total[None], size[2], stride[2], squares=False)[0]
+    return total.sum([d for d in range(total.dim()) if d != 1], dtype=torch.float64)
+
+
+library.impl("channel_moments", moments, "CompositeExplicitAutograd")
+library.impl("batch_norm_lif_forward", forward, "CompositeExplicitAutograd")
+library.impl("batch_norm_lif_backward", backward, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "fastlif::channel_moments", lambda y: y.new_empty((2, y.shape[2]), dtype=torch.float64), lib=library
+)
+torch.library.register_fake("fastlif::batch_norm_lif_forward", allocate_forward, lib=library)
+torch.library.register_fake("fastlif::batch_norm_lif_backward", allocate_backward, lib=library)
+
+
+def setup_context(ctx, inputs, output):
+    y, v0, decay, gain, threshold, weight, bias, mean, inverse, values, options, keep, emit, _, backend = inputs[:15]
+    count, group = inputs[15:]
+    _, _, state, bits = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(
+        y, v0, decay, gain, threshold, weight, bias, mean, inverse, count, state, bits if emit else None
+    )
+    ctx.call = values, options, keep
+    ctx.backend, ctx.group = backend, group
+
+
+def gradient(ctx, gs, gv, *_):
+    """Of y, v0, decay, gain, threshold, weight and bias. `count` None: mean and inverse are constants."""
+    if gs is None and gv is None:
+        return (None,) * 17
+    y, v0, decay, gain, threshold, weight, bias, mean, inverse, count, state, bits = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[:7])
+    with below_autograd():
+        gy, gv0, *totals, gweight, gbias = torch.ops.fastlif.batch_norm_lif_backward(
+            gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, *ctx.call, needs,
+            ctx.backend, count, ctx.group,
+        )  # fmt: skip
+    params = zip(totals, (decay, gain, threshold), needs[2:5], strict=True)
+    grads = gy, gv0, *(reduce(g, p) if need else None for g, p, need in params), gweight, gbias
+    return *(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 10
+
+
+def all_reduce(sums: torch.Tensor, group: str) -> torch.Tensor:
+    """The sum over the ranks of the process group of that name; "" for none."""
+    if not group:
+        return sums
+    from torch.distributed import _functional_collectives as collectives
+
+    return collectives.wait_tensor(collectives.all_reduce(sums, "sum", group))
+
+
+torch.library.register_autograd("fastlif::batch_norm_lif_forward", gradient, setup_context=setup_context, lib=library)
+torch.library.register_autograd("fastlif::batch_norm_lif_backward", refuse_second, lib=library)
