@@ -17,6 +17,14 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
   using typename Base::M;
   using typename Base::R;
 
+  // body(n, W) for every whole vector of `count` neurons, then body(n, rest): with W a constant where that matters.
+  template <class Body>
+  static FASTLIF_INLINE void over_vectors(int64_t count, const Body& body) {
+    int64_t n = 0;
+    for (; n + W <= count; n += W) body(n, W);
+    if (n < count) body(n, int(count - n));
+  }
+
   // h of every step of the chunk, into w.h.
   static FASTLIF_INLINE void recompute(const Backward& p, const Options& o, const Chunk& chunk, int64_t first,
                                        int64_t count, const Workspace<F>& w) {
@@ -25,14 +33,14 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
       const X* x = input(p, chunk, t, first);
       const int64_t ahead = p.x ? p.x_stride : p.neurons;
       F* h = w.h + (t - chunk.start) * w.capacity;
-      for (int64_t n = 0; n < count; n += W) {
+      over_vectors(count, [&](int64_t n, int here) __attribute__((always_inline)) {
         __builtin_prefetch(x + ahead + n);
         use(p, w, n, c);
-        const R in = normalized(w, n, load<W>(x + n, std::min<int64_t>(W, count - n)));
+        const R in = normalized(w, n, load<W>(x + n, here));
         const R value = charge(o, c, load<W>(w.v + n, W), in);
         store<F>(h + n, value, W, false);
         store<F>(w.v + n, reset(o, c, value, spikes_of(p, c, value, t, first + n)), W, false);
-      }
+      });
     }
   }
 
@@ -145,23 +153,25 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
   }
 
   template <class Fix>
-  static void run_as(const Backward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
+  static void run_as(const Backward& problem, int64_t first, int64_t count, bool past, const Workspace<F>& workspace) {
+    const Backward p = problem;  // copies, which no store can be thought to change
+    const Workspace<F> w = workspace;
     const Options o = Fix::of(p.options);
     const Constants<R> c = constants(p);
     const Schedule schedule = p.schedule;
     const int64_t plane = (p.neurons + 7) / 8, full = count / kGroup * kGroup, rest = count - full;
-    prepare(p, first, count, w);
+    prepare(problem, first, count, workspace);
     if (p.gv) std::memcpy(w.g, static_cast<const F*>(p.gv) + first, count * sizeof(F));
     else std::memset(w.g, 0, count * sizeof(F));
     for (const auto& [param, to] :
-         {std::pair(p.mean, w.mean), std::pair(p.slope, w.slope), std::pair(p.offset, w.offset)})
+         {std::pair(problem.mean, w.mean), std::pair(problem.slope, w.slope), std::pair(problem.offset, w.offset)})
       if (normal && param.data) spread(param, first, count, to);
     for (F* total : {w.gdecay, w.ggain, w.gthreshold, w.gshift, w.gscale})
       if (total) std::memset(total, 0, w.capacity * sizeof(F));
     int64_t next = schedule.steps;
     for (int64_t number = schedule.chunks() - 1; number >= 0; --number) {
       const Chunk chunk = schedule.chunk(number);
-      if (chunk.stop < next) clear(p, w, chunk.stop, next, first, count);
+      if (chunk.stop < next) clear(problem, workspace, chunk.stop, next, first, count);
       next = chunk.start;
       const F* border = w.v0;  // zeros or v0
       if (o.keep == Keep::input) {
@@ -194,11 +204,11 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
         if (rest > 0) group<false, false>(p, o, w, c, full, rest, at);
       }
       if (number == 0 || schedule.chunk(number - 1).stop != chunk.start) {
-        before_window(p, border, count, w);
+        before_window(problem, border, count, workspace);
         if (!schedule.whole()) std::memset(w.g, 0, count * sizeof(F));
       }
     }
-    clear(p, w, 0, next, first, count);
+    clear(problem, workspace, 0, next, first, count);
     void* totals[6] = {p.gv0, p.gdecay, p.ggain, p.gthreshold, p.gshift, p.gscale};
     const F* sums[6] = {w.g, w.gdecay, w.ggain, w.gthreshold, w.gshift, w.gscale};
     for (int i = 0; i < 6; ++i)
@@ -206,19 +216,20 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
   }
 
   // Batch norm's gradient in place of dL/dx, once the sums over channels are known.
-  static void finish(const Backward& p, int64_t first, int64_t count, bool, const Workspace<F>& w) {
-    spread(p.scale, first, count, w.scale), spread(p.mean, first, count, w.mean);
-    spread(p.slope, first, count, w.slope), spread(p.offset, first, count, w.offset);
+  static void finish(const Backward& problem, int64_t first, int64_t count, bool, const Workspace<F>& workspace) {
+    const Backward p = problem;
+    const Workspace<F> w = workspace;
+    spread(problem.scale, first, count, w.scale), spread(problem.mean, first, count, w.mean);
+    spread(problem.slope, first, count, w.slope), spread(problem.offset, first, count, w.offset);
     for (int64_t t = 0; t < p.schedule.steps; ++t) {
       const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
       X* gx = static_cast<X*>(p.gx) + t * p.neurons + first;
-      for (int64_t n = 0; n < count; n += W) {
-        const int here = std::min<int64_t>(W, count - n);
+      over_vectors(count, [&](int64_t n, int here) __attribute__((always_inline)) {
         __builtin_prefetch(x + p.x_stride + n);
         __builtin_prefetch(gx + p.neurons + n);
         const R away = load<W>(x + n, here) - load<W>(w.mean + n, W);
         store<X>(gx + n, through_norm(p, w, n, load<W>(gx + n, here), away), here, false);
-      }
+      });
     }
   }
 
@@ -242,11 +253,10 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
       X* gx = static_cast<X*>(p.gx) + t * p.neurons + first;
       if (normal && p.slope.data && !p.gshift) {
         const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
-        for (int64_t n = 0; n < count; n += W) {
-          const int here = std::min<int64_t>(W, count - n);
+        over_vectors(count, [&](int64_t n, int here) __attribute__((always_inline)) {
           const R away = load<W>(x + n, here) - load<W>(w.mean + n, W);
           store<X>(gx + n, through_norm(p, w, n, R{}, away), here, false);
-        }
+        });
       } else {
         std::memset(gx, 0, count * sizeof(X));
       }

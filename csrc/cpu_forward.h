@@ -58,11 +58,13 @@ struct ForwardLoop : Block<F, X, S, tensors, normal> {
   }
 
   template <class Fix>
-  static void run_as(const Forward& p, int64_t first, int64_t count, bool past, const Workspace<F>& w) {
+  static void run_as(const Forward& problem, int64_t first, int64_t count, bool past, const Workspace<F>& workspace) {
+    const Forward p = problem;  // copies, which no store can be thought to change
+    const Workspace<F> w = workspace;
     const Options o = Fix::of(p.options);
     const Constants<R> c = constants(p);
     const int64_t plane = (p.neurons + 7) / 8, full = count / kGroup * kGroup;
-    prepare(p, first, count, w);
+    prepare(problem, first, count, workspace);
     for (int64_t t = 0; t < p.schedule.steps; ++t) {
       const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
       S* spikes = static_cast<S*>(p.spikes) + t * p.neurons + first;

@@ -13,7 +13,10 @@ struct SumsLoop {
     for (int64_t r = 0; r < p.count; ++r) {
       const X* x = static_cast<const X*>(p.rows) + r * p.stride + first;
       int64_t n = 0;
-      for (; n + W <= count; n += W) add(load<W>(x + n, W), sums, second);
+      for (; n + W <= count; n += W) {
+        __builtin_prefetch(x + p.stride + n);  // the next row, as in cpu_forward.h
+        add(load<W>(x + n, W), sums, second);
+      }
       if (n < count) add(load<W>(x + n, count - n), sums, second);
     }
     for (int i = 0; i < W / kHalf; ++i)

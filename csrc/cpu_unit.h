@@ -75,7 +75,7 @@ namespace fastlif {
 
 constexpr int64_t kGroupSize = 64;        // blocks are whole groups, so that no two threads share a byte of bits
 constexpr int64_t kBlock = 8192;          // neurons whose membranes stay in cache
-constexpr int64_t kBlockOfChunks = 4096;  // where kChunk steps of h stay there too
+constexpr int64_t kBlockOfChunks = 2048;  // where kChunk steps of h stay there too
 constexpr int64_t kSerial = 1 << 15;      // neuron-steps that are not worth a second thread
 constexpr int64_t kPastCache = 16 << 20;  // bytes of output from which on it is written past the caches
 

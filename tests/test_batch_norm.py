@@ -1,4 +1,4 @@
-"""batch_norm_lif and BatchNormLIF: against torch's batch norm and the reference, on every layout, and what they keep."""
+"""batch_norm_lif and BatchNormLIF: against torch's batch norm and the reference, on every layout; what they keep."""
 
 import copy
 import pickle
@@ -216,10 +216,11 @@ def test_compiles_whole(training):
 def test_fuse_bn():
     torch.manual_seed(0)
     per_step = fastlif.PerStep
+    last = fastlif.BatchNormLIF(10, affine=False)
     net = nn.Sequential(
         per_step(nn.Conv2d(2, 6, 3, bias=False)), fastlif.BatchNormLIF(6, alpha=1.0, threshold=0.8),
         per_step(nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4)), fastlif.LIF(),
-        per_step(nn.Flatten(), nn.Linear(4 * 9, 10)), fastlif.BatchNormLIF(10, affine=False), per_step(nn.Linear(10, 3)),
+        per_step(nn.Flatten(), nn.Linear(4 * 9, 10)), last, per_step(nn.Linear(10, 3)),
     )  # fmt: skip
     x = torch.randn(5, 3, 2, 7, 7) * 2
     for _ in range(5):

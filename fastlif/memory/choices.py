@@ -77,7 +77,7 @@ def windows(net: nn.Module, length: int) -> list[int]:
     truncations = [layer.neuron.windows[0] for layer in stateful_layers(net).values()]
     unit = math.lcm(*(k for k in truncations if k))
     middle = best_steps(length, truncations) // unit
-    powers = {1 << max(middle.bit_length() + i, 0) for i in (-2, -1, 0)}
+    powers = {1 << max(middle.bit_length() + i, 0) for i in (-2, -1)}
     return [n * unit for n in sorted(powers, reverse=True) if n * unit < length]
 
 
@@ -85,7 +85,7 @@ def refusals(net: nn.Module, length: int) -> str | None:
     """Why `net` cannot run in any window of time: the first part that cannot, and how many more."""
     steps = windows(net, length)
     if not steps:
-        return f"{length} steps are too few to split"
+        return f"{length} {'step' if length == 1 else 'steps'} cannot be split"
     found = []
     for name, module in net.named_modules():
         reason = refusal(module, length, steps[0])

@@ -30,7 +30,8 @@ class Version:
 def spikes_as_bits(recompute: bool = False) -> saved_tensors_hooks:
     """A context in which autograd keeps known spikes as codes, and everything else as it does outside.
 
-    With `recompute` outputs of convolutions are kept as what their input is kept as, and made again in backward. Only the innermost pair of hooks runs: the pair around this one is called on what is kept.
+    With `recompute` outputs of convolutions are kept as what their input is kept as, and made again in backward. Only
+    the innermost pair of hooks runs: the pair around this one is called on what is kept.
     """
     outer = torch._C._autograd._top_saved_tensors_default_hooks(True)
     outer_pack, outer_unpack = outer if outer is not None else (None, None)

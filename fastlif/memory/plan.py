@@ -87,7 +87,7 @@ def plan(
         A `Plan`: print it for a table; `plan.apply(net)` is the network as chosen.
 
     Raises:
-        ValueError: nothing fits; the message gives the smallest budget that would do.
+        ValueError: nothing fits, and the message gives the smallest budget that would do; or the network itself fails.
         TypeError, ValueError: an argument is not of the kind or in the range above.
         RuntimeError: the network's forward reads values of tensors, so that shapes are not enough.
     """
@@ -128,7 +128,7 @@ def set_up(net: nn.Module, choice: Choice) -> nn.Module:
             if can_be_compact(layer):
                 layer.neuron = replace(layer.neuron, state="compact")
     if choice.bits:
-        own = compact(own, **({"recompute": choice.recompute} if choice.recompute else {}))
+        own = compact(own, recompute=choice.recompute)
     return own if choice.steps is None else InWindows(own, choice.steps)
 
 
@@ -148,18 +148,17 @@ class InWindows(nn.Module):
 
 
 def predicted(fake: nn.Module, choice: Choice, shape: tuple[int, ...], dtype: torch.dtype) -> Choice:
-    """The choice with its bytes, or with the reason why it cannot run. The first one's errors are the network's own."""
+    """The choice with its bytes, or with the reason why it cannot run; ValueError if that is the network itself."""
     if choice.reason is not None:
         return choice
     device = next((t.device for t in (*fake.parameters(), *fake.buffers())), torch.device("cpu"))
+
+    def run(length):
+        for p in fake.parameters():
+            p.grad = None
+        return training_step(set_up(fake, choice), torch.empty((length, *shape[1:]), dtype=dtype, device=device))
+
     try:
-        net = set_up(fake, choice)
-
-        def run(length):
-            for p in fake.parameters():
-                p.grad = None
-            return training_step(net, torch.empty((length, *shape[1:]), dtype=dtype, device=device))
-
         if choice.steps is None or shape[0] < 5 * choice.steps:
             saved, peak = run(shape[0])
         else:  # from three windows on, the first and the last one being special, each adds the same
@@ -169,9 +168,10 @@ def predicted(fake: nn.Module, choice: Choice, shape: tuple[int, ...], dtype: to
     except UNKNOWN:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
         if choice.rank == 0:
-            raise
-        return replace(choice, reason=str(error).partition("\n")[0])
+            raise ValueError(f"net fails on x {list(shape)} of {dtype}: {said}") from error
+        return replace(choice, reason=said)
     return replace(choice, saved=saved, peak=peak)
 
 

@@ -69,7 +69,7 @@ def param(p: torch.Tensor | None, size, stride) -> Param | None:
 
 def by_channel(p: torch.Tensor | None, stride) -> Param | None:
     """One number for each channel, p [C], of x [T, B, C, ...]."""
-    return None if p is None else Param(p, stride[2])
+    return None if p is None else Param(p.contiguous(), stride[2])
 
 
 class Call:
@@ -109,7 +109,7 @@ class ForwardCall(Call):
 
 
 class BackwardCall(Call):
-    """gs [T, N], gv [N], x [T, N], bits [T, plane] (each or None), state in; gx [T, N] and totals [N] (or None) to fill.
+    """gs [T, N], gv [N], x [T, N], bits [T, plane] (each or None), state in; gx [T, N], totals [N] (or None) to fill.
 
     With batch norm gx is the gradient of what was normalized:
     scale * dL/dx - slope * (x - mean) - offset, the last two terms only where there is a slope.

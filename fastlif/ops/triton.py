@@ -113,8 +113,8 @@ def forward_arguments(call: ForwardCall) -> dict:
 def backward_arguments(call: BackwardCall) -> dict:
     """What lif_bwd_kernel takes."""
     arguments = common(call)
-    narrow = call.layout.x_dtype.itemsize < 4  # and so eight neurons a thread
-    crowded = narrow and call.bits is not None and None not in call.totals[1:]  # too many registers are taken
+    narrow = call.layout.x_dtype.itemsize < 4
+    crowded = narrow and call.bits is not None and None not in call.totals[1:]  # eight neurons a thread, all totals
     steps = HELD if call.keep == Keep.INPUT and arguments["k2"] > GROUP and not crowded else GROUP
     if call.layout.copies_x:
         x, x_stride, arguments["rows"] = arguments["rows"], call.layout.neurons, None
@@ -138,7 +138,7 @@ def backward_arguments(call: BackwardCall) -> dict:
         "SURROGATE": call.surrogate,
         "DETACH": call.detach_reset,
         "STEPS": steps,
-        "HOLDS_X": call.scale is not None and not narrow,
+        "HOLDS_X": call.scale is not None and call.layout.x_dtype == torch.float32,
         "OPAQUE": not interpreted(),
         "DOUBLE": call.layout.compute == torch.float64,
     }
@@ -151,7 +151,7 @@ def options(arguments: dict) -> dict:
     registers = None
     if arguments.get("STEPS") == HELD:
         own = any(arguments[name] is not None for name in ("decay", "gain", "threshold"))
-        own |= arguments["scale_of_x"] is not None and arguments["x"].dtype != torch.float32
+        own |= arguments["scale_of_x"] is not None and not arguments["HOLDS_X"]
         registers = 255 if own else 168
     return {"num_warps": WARPS, "enable_fp_fusion": False, "maxnreg": registers}
 
