@@ -1,4 +1,4 @@
-"""The command line: python -m bench layer | network | onm | overhead | report | peak."""
+"""The command line: python -m bench layer | batch_norm | network | onm | overhead | report | peak."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from . import machine
 
 
 def main(arguments: list[str]) -> int:
-    from . import layer, network, onm, overhead, peak, report
+    from . import batch_norm, layer, network, onm, overhead, peak, report
 
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Benchmarks of fastlif against other libraries."
@@ -15,6 +15,7 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     parts = {
         "layer": (layer, "one LIF layer, every contender, checked and timed"),
+        "batch_norm": (batch_norm, "batch norm and LIF as one layer against one after the other"),
         "network": (network, "a training step of VGGSNN, every contender: memory and time"),
         "onm": (onm, "a training step of Linear n -> n and neurons over many steps"),
         "overhead": (overhead, "a call's own time on a tiny tensor"),

@@ -52,9 +52,31 @@ def table(result: dict) -> str:
         f"commit {result['commit']}, {result['date']}, `{result['command']}`",
         "",
     ]
-    bodies = {"overhead": overhead_table, "layer": layer_tables, "over-time": report_training.over_time_table}
+    bodies = {
+        "overhead": overhead_table,
+        "batch_norm": batch_norm_table,
+        "layer": layer_tables,
+        "over-time": report_training.over_time_table,
+    }
     bodies |= dict.fromkeys(("network", "onm"), report_training.tables)
     return "\n".join(lines + bodies[result["benchmark"]](result)) + "\n"
+
+
+def batch_norm_table(result: dict) -> list[str]:
+    """One row for each contender and layout; the ratio is to the first contender's time, batch norm and LIF apart."""
+    lines = [
+        f"y of {'x'.join(map(str, result['shape']))}, {result['dtype']}, hard reset, triangle, in training.",
+        "",
+        "| layout | contender | fwd+bwd ms (quartiles) | / copies | / first | kept B/ns | spikes that differ |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for layout in dict.fromkeys(row["layout"] for row in result["rows"]):
+        first, *others, copy = (row for row in result["rows"] if row["layout"] == layout)
+        for row in (first, *others):
+            cells = [layout, row["contender"], time(row), ratio(median(row), median(copy))]
+            cells += [ratio(median(row), median(first)), f"{row['kept']:.3f}", f"{row['flips']:.1e}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def overhead_table(result: dict) -> list[str]:

@@ -1,11 +1,11 @@
 // The CUDA backend: a problem's kernel on torch's current stream of a device.
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include "cuda_loops.h"
 #include "cuda_run.h"
+#include "cuda_stream.h"
 
 namespace fastlif {
 namespace {
@@ -18,9 +18,7 @@ void launch(const Problem& p, Type x, Type spikes, int device) {
   STD_TORCH_CHECK(!p.scale.data || p.options.keep == Keep::input || p.options.keep == Keep::nothing,
                   "fastlif: with batch norm the CUDA kernels keep the input, or nothing");
   const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  const cudaError_t error = gpu::run(p, x, spikes, static_cast<cudaStream_t>(stream));
+  const cudaError_t error = gpu::run(p, x, spikes, current_stream(device));
   STD_TORCH_CHECK(
       error == cudaSuccess, "fastlif: the CUDA kernel could not be launched: ", cudaGetErrorString(error),
       error == cudaErrorNoKernelImageForDevice ? "; reinstall with FASTLIF_CUDA_ARCHS naming this device's" : "");

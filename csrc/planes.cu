@@ -1,11 +1,11 @@
 // Spikes into planes of bits and back on a GPU: a thread for each byte of the plane.
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 
+#include "cuda_stream.h"
 #include "planes.h"
 
 namespace fastlif {
@@ -39,10 +39,8 @@ __global__ void unpack_kernel(Plane<U> p) {
 template <class U>
 void launch(void (*kernel)(Plane<U>), const Plane<U>& p, int64_t count, int device) {
   const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const int64_t blocks = std::min((count + kThreads - 1) / kThreads, kMostBlocks);
-  kernel<<<unsigned(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  kernel<<<unsigned(blocks), kThreads, 0, current_stream(device)>>>(p);
   const cudaError_t error = cudaGetLastError();
   STD_TORCH_CHECK(error == cudaSuccess, "fastlif: the CUDA kernel could not be launched: ", cudaGetErrorString(error));
 }

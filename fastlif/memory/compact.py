@@ -86,8 +86,8 @@ def compact(net: nn.Module | None = None, *, recompute: str | None = None) -> An
     Args:
         net: any network of this library's layers and others'.
         recompute: "conv": outputs of convolutions are not kept but made again in backward, from the spikes kept of
-            their input and under the same autocast and cuDNN state; `BatchNormLIF` and `LIF` behind them take the spikes
-            from their bits, so that no other algorithm can change them. Eagerly only.
+            their input and under the same autocast and cuDNN state; `BatchNormLIF` and `LIF` behind them take the
+            spikes from their bits, so that no other algorithm can change them. Eagerly only.
 
     Returns:
         net, or the context manager.

@@ -122,4 +122,4 @@ MAXIMUM = {2: torch.ops.aten.max_pool2d_with_indices, 3: torch.ops.aten.max_pool
 
 def plain(*tensors: torch.Tensor | None) -> bool:
     """Whether all are ordinary tensors."""
-    return all(t is None or type(t) in (torch.Tensor, nn.Parameter) for t in tensors)
+    return all(t is None or type(t) is nn.Parameter or spikes.ordinary(t) for t in tensors)

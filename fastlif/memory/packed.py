@@ -171,7 +171,7 @@ def on_image(d, x, apply, options):
 
 def add(func, input, other, *args, **kwargs):
     """Sums of spikes are counts."""
-    kinds = [spikes.known(t) if type(t) is torch.Tensor else None for t in (input, other)]
+    kinds = [spikes.known(t) if spikes.ordinary(t) else None for t in (input, other)]
     y = func(input, other, *args, **kwargs)
     a, b = kinds
     if a and b and not args and not kwargs and input.dtype == other.dtype and input.shape == other.shape:
@@ -183,9 +183,9 @@ def add(func, input, other, *args, **kwargs):
 
 def same(func, input, *args, **kwargs):
     """Functions that give all of x's values, in its memory or in another."""
-    kind = spikes.known(input) if type(input) is torch.Tensor else None
+    kind = spikes.known(input) if spikes.ordinary(input) else None
     y = func(input, *args, **kwargs)
-    if kind is None or type(y) is not torch.Tensor:
+    if kind is None or not spikes.ordinary(y):
         return y
     if torch.compiler.is_compiling():
         plane = input._fastlif_plane if (y.dtype == input.dtype and func in VIEWS) or func is torch.unflatten else None

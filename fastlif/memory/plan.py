@@ -4,16 +4,14 @@ import copy
 import math
 import numbers
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch._subclasses import fake_tensor
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-from . import layers, packed, remake, spikes
 from .checkpoint_time import checkpoint_time
 from .choices import Choice, can_be_compact, candidates
 from .compact import compact
@@ -96,7 +94,7 @@ def plan(
     if any(isinstance(module, torch._dynamo.OptimizedModule) for module in net.modules()):
         raise TypeError("net is compiled, and a compiler keeps what it likes: plan the module that was compiled")
     shape, limit = check_shape(input_shape), check_budget(budget)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, fakes_pass_for_plain():
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         with FakeCopyMode(mode):
             fake = copy.deepcopy(net)
         try:
@@ -173,23 +171,6 @@ def predicted(fake: nn.Module, choice: Choice, shape: tuple[int, ...], dtype: to
             raise ValueError(f"net fails on x {list(shape)} of {dtype}: {said}") from error
         return replace(choice, reason=said)
     return replace(choice, saved=saved, peak=peak)
-
-
-@contextmanager
-def fakes_pass_for_plain() -> Iterator[None]:
-    """Where spikes are known by the exact type of a tensor, a fake one is as good as the one that it stands for."""
-
-    def kind(x):
-        return torch.Tensor if type(x) is FakeTensor else type(x)
-
-    asking = spikes, layers, packed, remake
-    for module in asking:
-        module.type = kind
-    try:
-        yield
-    finally:
-        for module in asking:
-            del module.type
 
 
 def check_shape(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ def note(y: torch.Tensor, x: torch.Tensor, function, *arguments) -> torch.Tensor
 
 def of(x: torch.Tensor) -> Remake | None:
     """How to make x again, if it is (a view of) a convolution's output, unchanged since."""
-    if type(x) is not torch.Tensor or x.layout != torch.strided:
+    if not spikes.ordinary(x) or x.layout != torch.strided:
         return None
     found = getattr(x.untyped_storage(), "_fastlif_remake", None)
     return found if found is not None and (found.version, found.dtype) == (x._version, x.dtype) else None

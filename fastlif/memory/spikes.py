@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..ops import planes  # noqa: F401 registers the operators
 
@@ -82,8 +83,13 @@ def known(x: torch.Tensor) -> Kind | None:
     return None if found is None else found.kind
 
 
+def ordinary(x: object) -> bool:
+    """Whether x is a tensor without a meaning of its own, or, when planning, what stands for one."""
+    return type(x) in (torch.Tensor, FakeTensor)
+
+
 def _knowledge(x: torch.Tensor) -> Knowledge | None:
-    if type(x) is not torch.Tensor or x.layout != torch.strided or x.is_inference():
+    if not ordinary(x) or x.layout != torch.strided or x.is_inference():
         return None
     try:
         found = getattr(x.untyped_storage(), "_fastlif", None)
