@@ -12,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from ..ops import planes  # noqa: F401 registers the operators
 
+TELLS_EXPORT = torch.__version__ >= (2, 12)  # before, Dynamo took every compilation for an export
+
 
 class Kind(NamedTuple):
     """Every value is n / divisor for a whole n of 0 ... limit."""
@@ -60,7 +62,7 @@ def remember(x: torch.Tensor, kind: Kind = SPIKES, plane: torch.Tensor | None = 
 
     Its codes are `plane`, uint8 [rows, ceil(N / 8)] as `pack_spikes` makes them, or made when first asked for.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if (TELLS_EXPORT and torch.compiler.is_exporting()) or torch.jit.is_tracing():
         return x  # a program for inference
     if torch.compiler.is_compiling():
         x = x.view(x.shape)  # one of several outputs takes no attribute
