@@ -81,7 +81,8 @@ class Call:
         self.layout, self.keep, self.steps = lay, lay.keep, size[0]
         self.options, self.values, self.device = options, values, device
         self.params = [param(p, size, stride) for p in params]
-        self.scale, self.shift = (by_channel(p, stride) for p in affine)  # of batch norm, or None
+        scale, shift = affine  # of batch norm, or None
+        self.scale, self.shift = by_channel(scale, stride), by_channel(shift, stride)
         self.v0 = None if v0 is None else vector(like_step(v0, size, stride))
 
     @property
@@ -119,7 +120,12 @@ class BackwardCall(Call):
         self, lay, gs, gv, x, v0, params, affine, through, state, bits, size, stride, values, options, outputs
     ):
         super().__init__(lay, size, stride, state.device, v0, params, affine, values, options)
-        self.mean, self.slope, self.offset = (by_channel(p, stride) for p in through)
+        mean, slope, offset = through
+        self.mean, self.slope, self.offset = (
+            by_channel(mean, stride),
+            by_channel(slope, stride),
+            by_channel(offset, stride),
+        )
         self.state, self.bits = state, bits
         self.x = None if x is None else matrix(x)
         self.gs = None if gs is None else matrix(like_steps(gs, size, stride))
