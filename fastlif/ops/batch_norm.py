@@ -51,15 +51,14 @@ def moments(y: torch.Tensor) -> torch.Tensor:
     dims = [d for d in range(y.dim()) if d != 2]
     if y.device.type == "cpu" and native.missing is None and y.numel():
         return channel_sums(y, y.shape[2], y.stride(2), squares=True)
-    wide = y.double()
-    return torch.stack([wide.sum(dims), (wide * wide).sum(dims)])
+    norm = torch.linalg.vector_norm(y, 2, dims, dtype=torch.float64)  # widens as it reads: no copy of y in float64
+    return torch.stack([y.sum(dims, dtype=torch.float64), norm.square()])
 
 
 def channel_sums(rows: torch.Tensor, channels: int, inner: int, squares: bool) -> torch.Tensor:
     """[2, C] float64 of rows [R, ...] in the order of memory: the sums over each channel, and of squares or zeros."""
     sums = torch.zeros((2, channels), dtype=torch.float64, device=rows.device)
-    matrix = rows.as_strided((rows.shape[0], rows[0].numel()), (rows.stride(0), 1))
-    torch.ops.fastlif.native_channel_sums(matrix, inner, squares, sums)
+    torch.ops.fastlif.native_channel_sums(matrix(rows), inner, squares, sums)
     return sums
 
 
