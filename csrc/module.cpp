@@ -70,7 +70,7 @@ void native_forward(Tensor x, MaybeTensor v0, MaybeTensor decay, MaybeTensor gai
                     MaybeTensor scale, MaybeTensor shift, std::vector<double> values, std::vector<int64_t> options,
                     std::vector<int64_t> inner, Tensor spikes, Tensor v, Tensor state, MaybeTensor bits) {
   const MaybeTensor params[3] = {decay, gain, threshold};
-  Forward p{problem(x.size(0), x.size(1), type_of(x), params, scale, shift, v0, state, values, options, inner)};
+  Forward p{problem(x.size(0), v.numel(), type_of(x), params, scale, shift, v0, state, values, options, inner)};
   p.x = x.data_ptr();
   p.x_stride = x.stride(0);
   p.spikes = spikes.data_ptr();

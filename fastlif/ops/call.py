@@ -1,7 +1,8 @@
-"""What an operator hands to a backend: every tensor as a matrix [T, N] or a vector [N] in the order of memory.
+"""What an operator hands to a backend: tensors that all lie in memory as a matrix [T, N] or a vector [N] does.
 
 A step x[t] is dense, in whatever order of dimensions, and N = numel of one step; only the stride of time is free. So a
-backend never sees channels_last, batches or images, and all of them share these few lines.
+backend never sees channels_last, batches or images. A kernel takes addresses and the stride of time, and never asks for
+a tensor's shape; the reference has `Call.flatten` make matrices and vectors first.
 """
 
 from dataclasses import dataclass
@@ -83,7 +84,14 @@ class Call:
         self.params = [param(p, size, stride) for p in params]
         scale, shift = affine  # of batch norm, or None
         self.scale, self.shift = by_channel(scale, stride), by_channel(shift, stride)
-        self.v0 = None if v0 is None else vector(like_step(v0, size, stride))
+        self.v0 = None if v0 is None else like_step(v0, size, stride)
+
+    def flatten(self) -> None:
+        """Make every [T, ...] a matrix [T, N] and every [...] a vector [N] in the order of memory; no copy."""
+        for names, flat in ((self.MATRICES, matrix), (self.VECTORS, vector)):
+            for name in names:
+                tensor = getattr(self, name)
+                setattr(self, name, None if tensor is None else flat(tensor))
 
     @property
     def borders(self) -> torch.Tensor:
@@ -103,10 +111,12 @@ class Call:
 class ForwardCall(Call):
     """x [T, N] in; spikes [T, N], v [N], state [bytes], bits [T, plane] (or None) to fill."""
 
+    MATRICES, VECTORS = ("x", "spikes"), ("v0", "v")
+
     def __init__(self, lay, x, v0, params, affine, values, options, outputs):
         super().__init__(lay, x.shape, x.stride(), x.device, v0, params, affine, values, options)
-        spikes, v, self.state, self.bits = outputs
-        self.x, self.spikes, self.v = matrix(x), matrix(spikes), vector(v)
+        self.x = x
+        self.spikes, self.v, self.state, self.bits = outputs
 
 
 class BackwardCall(Call):
@@ -115,6 +125,9 @@ class BackwardCall(Call):
     With batch norm gx is the gradient of what was normalized:
     scale * dL/dx - slope * (x - mean) - offset, the last two terms only where there is a slope.
     """
+
+    TOTALS = ("gv0", "gdecay", "ggain", "gthreshold", "gshift", "gscale")
+    MATRICES, VECTORS = ("x", "gs", "gx"), ("v0", "gv", *TOTALS)
 
     def __init__(
         self, lay, gs, gv, x, v0, params, affine, through, state, bits, size, stride, values, options, outputs
@@ -127,13 +140,15 @@ class BackwardCall(Call):
             by_channel(offset, stride),
         )
         self.state, self.bits = state, bits
-        self.x = None if x is None else matrix(x)
-        self.gs = None if gs is None else matrix(like_steps(gs, size, stride))
-        self.gv = None if gv is None else vector(like_step(gv, size, stride))
-        gx, *totals = outputs
-        self.gx = None if gx is None else matrix(gx)
-        self.totals = tuple(None if g is None else vector(g) for g in totals)
-        self.gv0, self.gdecay, self.ggain, self.gthreshold, self.gshift, self.gscale = self.totals
+        self.x = x
+        self.gs = None if gs is None else like_steps(gs, size, stride)
+        self.gv = None if gv is None else like_step(gv, size, stride)
+        self.gx, self.gv0, self.gdecay, self.ggain, self.gthreshold, self.gshift, self.gscale = outputs
+
+    @property
+    def totals(self) -> tuple[torch.Tensor | None, ...]:
+        """The gradients that are one number a neuron, in the order of TOTALS."""
+        return self.gv0, self.gdecay, self.ggain, self.gthreshold, self.gshift, self.gscale
 
     def x_kept(self, t: int, chunk: Chunk) -> torch.Tensor:
         """x[t], from the tensor itself or from its copy in the state."""

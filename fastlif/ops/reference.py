@@ -1,6 +1,6 @@
 """The reference backend: the operators in plain PyTorch, step by step. The specification, and every test's oracle.
 
-All tensors are matrices [T, N] (or vectors [N]) in the order of memory; see `Call` in ops/call.py.
+Works on matrices [T, N] and vectors [N] in the order of memory; see `Call` in ops/call.py.
 """
 
 import torch
@@ -129,6 +129,7 @@ def decode(call: Call, c: Constants, row: torch.Tensor | None):
 
 def forward(call: ForwardCall) -> None:
     """Fill call.spikes [T, N], call.v [N] and call.state."""
+    call.flatten()
     c = Constants(call)
     chunks = call.layout.schedule.chunks()
     stores_rows = call.layout.row_bytes > 0
@@ -168,6 +169,7 @@ def backward(call: BackwardCall) -> None:
     From step t+1 comes `carried`: dL/dv[t]; with a delayed reset dL/dh[t+1], since step t's spike acts there. `g` is
     dL/dv[t], and `reset_g` the gradient of what the reset takes away.
     """
+    call.flatten()
     c = Constants(call)
     schedule = call.layout.schedule
     detach, delayed = call.detach_reset, call.reset == "delayed"

@@ -120,8 +120,7 @@ def backward_arguments(call: BackwardCall) -> dict:
         x, x_stride, arguments["rows"] = arguments["rows"], call.layout.neurons, None
     else:
         x, x_stride = call.x, 0 if call.x is None else call.x.stride(0)
-    names = ("gv0", "gdecay", "ggain", "gthreshold", "gshift", "gscale")
-    arguments |= dict(zip(names, call.totals, strict=True))
+    arguments |= dict(zip(call.TOTALS, call.totals, strict=True))
     return arguments | {
         "gs": call.gs,
         "gv": call.gv,
