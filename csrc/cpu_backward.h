@@ -36,8 +36,11 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
       over_vectors(count, [&](int64_t n, int here) __attribute__((always_inline)) {
         __builtin_prefetch(x + ahead + n);
         use(p, w, n, c);
-        const R in = normalized(w, n, load<W>(x + n, here));
-        const R value = charge(o, c, load<W>(w.v + n, W), in);
+        const R in = normalized(w, n, load<W>(x + n, here)), v = load<W>(w.v + n, W);
+        const auto before = [&]() __attribute__((always_inline)) {
+          return t == chunk.start ? M(fire(c, v)) : spikes_of(p, c, v, t - 1, first + n);
+        };
+        const R value = charge(o, c, v, before, in);
         store<F>(h + n, value, W, false);
         store<F>(w.v + n, reset(o, c, value, spikes_of(p, c, value, t, first + n)), W, false);
       });

@@ -177,7 +177,7 @@ struct Thread {
         bool s[P];
         FASTLIF_UNROLL
         for (int k = 0; k < P; ++k) {
-          h.at[k] = charge(o, c[k], v.at[k], current.at[k]);
+          h.at[k] = charge(o, c[k], v.at[k], [&] { return fire(c[k], v.at[k]); }, current.at[k]);
           s[k] = fire(c[k], h.at[k]);
           v.at[k] = reset(o, c[k], h.at[k], s[k]);
           out.at[k] = !o.spiking ? h.at[k] : s[k] ? F(1) : F(0);

@@ -175,14 +175,16 @@ class FromInput : protected Back<T, Known> {
 
   FASTLIF_INLINE void recompute(Membrane v, int count, const Fired& fired) {
     const Affine<F, P, T::kNorm> normalized(channels, p);
+    bool s[P];
+    FASTLIF_UNROLL
+    for (int k = 0; k < P; ++k) s[k] = fire(c[k], v.at[k]);
     wait_for_copies();
     FASTLIF_ROLLED
     for (int t = 0; t < count; ++t) {
       const Membrane current = normalized(widen<F>(scratch.get_x(t)));
       Membrane h;
       FASTLIF_UNROLL
-      for (int k = 0; k < P; ++k) h.at[k] = charge(o, c[k], v.at[k], current.at[k]);
-      bool s[P];
+      for (int k = 0; k < P; ++k) h.at[k] = charge(o, c[k], v.at[k], [&] { return s[k]; }, current.at[k]);
       spikes_of(h, fired, t, s);
       FASTLIF_UNROLL
       for (int k = 0; k < P; ++k) v.at[k] = reset(o, c[k], h.at[k], s[k]);

@@ -25,10 +25,11 @@ FASTLIF_INLINE auto fire(const Constants<R>& c, const R& h) {
   return (h > c.threshold) | (h == c.equal);
 }
 
-template <class R>
-FASTLIF_INLINE R charge(const Options& o, const Constants<R>& c, const R& v, const R& x) {
+// From the membrane and, asked for by a delayed reset alone, the spikes of the step before.
+template <class R, class Before>
+FASTLIF_INLINE R charge(const Options& o, const Constants<R>& c, const R& v, const Before& before, const R& x) {
   R h = c.decay * v + c.gain * x + c.bias;
-  if (o.reset == Reset::delayed) h = h - (fire(c, v) ? c.amount : R{});
+  if (o.reset == Reset::delayed) h = h - (before() ? c.amount : R{});
   return h;
 }
 

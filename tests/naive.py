@@ -58,14 +58,14 @@ def fast_sigmoid_integral(z, slope):
 
 
 class Fire(torch.autograd.Function):
-    """The step function of z forward, `derivative` of z backward; `smooth`, its integral, is fired instead if given."""
+    """The step function of z forward, `derivative` of z backward; `instead` is fired if given."""
 
     @staticmethod
-    def forward(ctx, z, derivative, fire_on_equal, smooth):
+    def forward(ctx, z, derivative, fire_on_equal, instead):
         ctx.save_for_backward(z)
         ctx.derivative = derivative
-        if smooth is not None:
-            return smooth(z)
+        if instead is not None:
+            return instead.detach()
         return (z >= 0 if fire_on_equal else z > 0).to(z.dtype)
 
     @staticmethod
@@ -77,21 +77,23 @@ class Fire(torch.autograd.Function):
 def naive_lif(
     x, v0=None, *, decay=0.5, gain=1.0, bias=0.0, threshold=1.0, reset="soft", reset_amount=None, v_reset=0.0,
     reset_delay=False, detach_reset=False, surrogate=("triangle", 1.0), fire_on_equal=True, truncate=None, smooth=False,
+    forced=None,
 ):  # fmt: skip
     """spikes [T, ...] and the final membrane [...], all in x's dtype.
 
-    surrogate: (name, *numbers) of a function above. smooth=True fires its integral instead of the step.
+    surrogate: (name, *numbers) of a function above. smooth=True fires its integral instead of the step; forced,
+    [T, ...], has the spikes to fire instead.
     """
     name, *numbers = surrogate
     derivative, integral = globals()[name], globals()[f"{name}_integral"]
 
-    def fire(v):
-        return Fire.apply(
-            v - threshold,
-            lambda z: derivative(z, *numbers),
-            fire_on_equal,
-            (lambda z: integral(z, *numbers)) if smooth else None,
-        )
+    def fire(v, t):
+        instead = None
+        if forced is not None and t >= 0:
+            instead = forced[t].to(v.dtype)
+        elif smooth:
+            instead = integral(v - threshold, *numbers)
+        return Fire.apply(v - threshold, lambda z: derivative(z, *numbers), fire_on_equal, instead)
 
     def resetting(s):
         return s.detach() if detach_reset else s
@@ -109,8 +111,8 @@ def naive_lif(
         with torch.set_grad_enabled(torch.is_grad_enabled() and t >= first):
             h = decay * v + gain * x[t] + bias
             if reset_delay:
-                h = h - amount * resetting(fire(v))
-            s = fire(h)
+                h = h - amount * resetting(fire(v, t - 1))
+            s = fire(h, t)
             if reset == "soft" and not reset_delay:
                 v = h - amount * resetting(s)
             elif reset == "hard":

@@ -200,13 +200,14 @@ def test_bits_drive_backward(shape, truncate, reset, twin):
         _, _, state, _ = torch.ops.fastlif.lif_forward(x, *call)
         other = torch.randint(256, (shape[0], layout.plane), dtype=torch.uint8)
         found = []
-        for bits, backend in ((other, twin), (other, "reference"), (None, "reference")):
+        for bits, backend in ((other, twin), (other, "cpu"), (other, "reference"), (None, "reference")):
             grads = torch.ops.fastlif.lif_backward(
                 gs, gv, x if layout.schedule.whole else None, v0, torch.tensor(0.6, dtype=layout.compute), None, None,
                 state, bits, shape, x.stride(), dtype, neuron.values, neuron.options, int(Keep.INPUT),
                 [True, True, False, False], backend,
             )  # fmt: skip
             found.append(dict(zip(("gx", "gv0", "gdecay"), grads, strict=False)))
-        assert_same(*found[:2])
-        if reset["reset"] != "none" and not reset.get("reset_delay"):  # which resets by comparing, in backward too
-            assert not found[0]["gx"].equal(found[2]["gx"])
+        assert_same(found[0], found[2])
+        assert_same(found[1], found[2])
+        if reset["reset"] != "none":
+            assert not found[0]["gx"].equal(found[3]["gx"])

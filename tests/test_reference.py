@@ -9,6 +9,7 @@ from naive import naive_lif
 
 import fastlif
 from fastlif.ops import reference
+from fastlif.ops.state import Keep
 from fastlif.surrogate import BY_NAME
 
 TRUNCATIONS = (None, 4, (5, 2), (4, 1))
@@ -151,3 +152,39 @@ def test_gradcheck_with_smooth_spikes(surrogate, reset, learned, monkeypatch):
             torch.autograd.gradcheck(
                 lambda *a, options=options: fused(**options)(**dict(zip(names, a, strict=True))), values
             )
+
+
+@pytest.mark.parametrize("detach", (False, True), ids=("through", "detach"))
+@pytest.mark.parametrize("reset", RESETS, ids=("soft", "delayed", "hard", "none"))
+def test_bits_drive_backward(reset, detach):
+    """Backward from other spikes than x would give: the gradient of the loop in which those fired."""
+    options = dict(**reset, surrogate=("atan", 2.0), detach_reset=detach)
+    inputs = make_inputs(torch.float64, "none")
+    x, v0 = inputs["x"], inputs["v0"]
+    other = torch.rand_like(x) < 0.4
+    spikes, v = naive_lif(**inputs, **options, forced=other)
+    arriving = torch.randn_like(spikes), torch.randn_like(v)
+    wanted = torch.autograd.grad((spikes, v), (x, v0), arriving)
+    bits = torch.stack([reference.pack(step.flatten()) for step in other])
+    neuron = fastlif.Neuron(**{**options, "surrogate": BY_NAME["atan"](2.0)})
+    call = neuron.values, neuron.options, int(Keep.INPUT)
+    state = torch.empty(64, dtype=torch.uint8)  # nothing: x is all that 13 steps need
+    needs = [True, False, False, False]
+    got = torch.ops.fastlif.lif_backward(
+        *arriving,
+        x.detach(),
+        v0.detach(),
+        None,
+        None,
+        None,
+        state,
+        bits,
+        x.shape,
+        x.stride(),
+        x.dtype,
+        *call,
+        needs,
+        "reference",
+    )
+    for mine, want in zip(got, wanted, strict=False):
+        assert norm_error(mine, want) <= 1e-12

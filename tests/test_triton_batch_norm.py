@@ -111,12 +111,12 @@ def checks():
         for training, emit in ((True, number % 2 == 0), (False, number % 2 == 1)):
             a = (case, training, emit)
             found[f"{case}-{training=}-{emit=}"] = (lambda backend, a=a: normalized(*a, backend), tolerance(case))
-    for options in (dict(), HARD, DETACHED):
+    for options in (dict(), HARD, DELAYED, DETACHED):
         for windows in (None, (18, 17)):
             for alone in (False, True):
                 a = (options, windows, alone)
                 found[f"other bits: {a}"] = (lambda backend, a=a: other_bits(*a, backend), 0)
-    for options in (dict(), HARD, SOFT, dict(surrogate="pass_through", reset="hard", detach_reset=True)):
+    for options in (dict(), HARD, SOFT, DELAYED, dict(surrogate="pass_through", reset="hard", detach_reset=True)):
         for windows in (None, (18, 3)):
             o = {**options, "truncate": windows}
             found[f"emitted: {o}"] = (lambda backend, o=o: emitted(o, backend), 0)

@@ -47,11 +47,11 @@ def normalize(c: Constants, x: torch.Tensor) -> torch.Tensor:
     return x if c.scale_of_x is None else c.scale_of_x * x + c.shift_of_x
 
 
-def charge(call: Call, c: Constants, v: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """h from the membrane before and the input."""
+def charge(call: Call, c: Constants, v: torch.Tensor, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """h from the membrane and the spikes of the step before, and the input."""
     h = c.decay * v + c.gain * x + c.bias
     if call.reset == "delayed":
-        h = h - torch.where(fire(call, c, v), c.amount, 0)
+        h = h - torch.where(before, c.amount, 0)
     return h
 
 
@@ -134,11 +134,12 @@ def forward(call: ForwardCall) -> None:
     chunks = call.layout.schedule.chunks()
     stores_rows = call.layout.row_bytes > 0
     v = call.v0_or_zeros()
+    s = fire(call, c, v)
     for t in range(call.steps):
         chunk = next((chunk for chunk in chunks if chunk.start <= t < chunk.stop), None)
         if call.keep == Keep.INPUT and chunk and chunk.start == t and chunk.border >= 0:
             call.borders[chunk.border] = v
-        h = charge(call, c, v, normalize(c, call.x[t]))
+        h = charge(call, c, v, normalize(c, call.x[t]), s)
         s = fire(call, c, h)
         v = reset(call, c, h, s)
         call.spikes[t] = s if call.spiking else h
@@ -152,9 +153,11 @@ def forward(call: ForwardCall) -> None:
 def recompute(call: BackwardCall, c: Constants, chunk: Chunk):
     """(h of every step of the chunk, v before every step), from the membrane at its border and x."""
     hs, vs = [], [call.borders[chunk.border] if chunk.border >= 0 else call.v0_or_zeros()]
+    s = fire(call, c, vs[0])
     for t in range(chunk.start, chunk.stop):
-        hs.append(charge(call, c, vs[-1], normalize(c, call.x_kept(t, chunk))))
-        vs.append(reset(call, c, hs[-1], fired(call, c, t, hs[-1])))
+        hs.append(charge(call, c, vs[-1], normalize(c, call.x_kept(t, chunk)), s))
+        s = fired(call, c, t, hs[-1])
+        vs.append(reset(call, c, hs[-1], s))
     return hs, vs
 
 

@@ -110,12 +110,13 @@ def lif_bwd_kernel(
             if KEEP == "input":
                 chunk = segment // (CHUNK // STEPS)
                 before = membrane(borders, v0, border + chunk, N, n, inside, BLOCK, CT)
+                s = fires(before, threshold, EQUAL)
                 for earlier in range(first + chunk * CHUNK, start, STEPS):
                     planes = load_planes(bits, byte, plane, earlier, stop, STEPS, BLOCK)
                     xs = load_steps(x, n, inside, x_row, earlier, stop, x_stride, STEPS, BLOCK)
                     for i in tl.static_range(STEPS):
                         current = normalized(xs[i], scale_of_x, shift_of_x, CT)
-                        h = charge(before, current, decay, gain, bias, threshold, amount, RESET, EQUAL)
+                        h = charge(before, s, current, decay, gain, bias, amount, RESET)
                         s = fired(h, planes, i, threshold, EQUAL, BLOCK, False)
                         before = after_reset(h, s, amount, v_reset, RESET)
                 planes = load_planes(bits, byte, plane, start, stop, STEPS, BLOCK)
@@ -123,7 +124,7 @@ def lif_bwd_kernel(
                 hs, v = (), before
                 for i in tl.static_range(STEPS):
                     current = normalized(xs[i], scale_of_x, shift_of_x, CT)
-                    h = charge(v, current, decay, gain, bias, threshold, amount, RESET, EQUAL)
+                    h = charge(v, s, current, decay, gain, bias, amount, RESET)
                     s = fired(h, planes, i, threshold, EQUAL, BLOCK, False)
                     v = after_reset(h, s, amount, v_reset, RESET)
                     hs = hs + (h,)

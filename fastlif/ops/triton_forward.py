@@ -60,7 +60,7 @@ def lif_fwd_kernel(
                     border = window * tl.cdiv(k2, CHUNK) + (t - first) // CHUNK
                     tl.store(borders + tl.cast(border, tl.int64) * N + n, v, mask=inside)
             current = normalized(xs[i], scale_of_x, shift_of_x, CT)
-            h = charge(v, current, decay, gain, bias, threshold, amount, RESET, EQUAL)
+            h = charge(v, fires(v, threshold, EQUAL), current, decay, gain, bias, amount, RESET)
             s = fires(h, threshold, EQUAL)
             v = tl.where(t < T, after_reset(h, s, amount, v_reset, RESET), v)
             out = s.to(CT) if SPIKING else h

@@ -39,10 +39,11 @@ def through_norm(gx, x, scale_of_x, mean, slope, offset, CT: tl.constexpr):
 
 
 @triton.jit
-def charge(v, x, decay, gain, bias, threshold, amount, RESET: tl.constexpr, EQUAL: tl.constexpr):
+def charge(v, before, x, decay, gain, bias, amount, RESET: tl.constexpr):
+    """h from the membrane and the spikes of the step before, and the input."""
     h = decay * v + gain * x + bias
     if RESET == "delayed":
-        h = h - tl.where(fires(v, threshold, EQUAL), amount, 0.0)
+        h = h - tl.where(before, amount, 0.0)
     return h
 
 
