@@ -128,7 +128,7 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
         if (p.gshift) {
           add(w.gshift + i, gx), add(w.gscale + i, gx * away);
           if (p.gx) store<X>(at.gx + i, gx, count, at.past);
-        } else {
+        } else if (p.gx) {
           store<X>(at.gx + i, through_norm(p, w, i, gx, away), count, at.past);
         }
       } else {
@@ -185,7 +185,7 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
       for (int64_t t = chunk.stop - 1; t >= chunk.start; --t) {
         Step at{};
         at.gs = p.gs ? static_cast<const S*>(p.gs) + t * p.gs_stride + first : nullptr;
-        at.gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+        at.gx = static_cast<X*>(p.gx) + t * p.gx_stride + first;
         at.t = t;
         at.first = first;
         at.past = past && reinterpret_cast<uintptr_t>(at.gx) % FASTLIF_BYTES == 0;
@@ -218,20 +218,22 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
       if (totals[i]) std::memcpy(static_cast<F*>(totals[i]) + first, sums[i], count * sizeof(F));
   }
 
-  // Batch norm's gradient in place of dL/dx, once the sums over channels are known.
-  static void finish(const Backward& problem, int64_t first, int64_t count, bool, const Workspace<F>& workspace) {
+  // Batch norm's gradient from dL/dx in gs, once the sums over channels are known; gx may be the same.
+  static void finish(const Backward& problem, int64_t first, int64_t count, bool past, const Workspace<F>& workspace) {
     const Backward p = problem;
     const Workspace<F> w = workspace;
     spread(problem.scale, first, count, w.scale), spread(problem.mean, first, count, w.mean);
     spread(problem.slope, first, count, w.slope), spread(problem.offset, first, count, w.offset);
     for (int64_t t = 0; t < p.schedule.steps; ++t) {
       const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
-      X* gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+      const X* from = static_cast<const X*>(p.gs) + t * p.gs_stride + first;
+      X* gx = static_cast<X*>(p.gx) + t * p.gx_stride + first;
+      const bool far = past && reinterpret_cast<uintptr_t>(gx) % FASTLIF_BYTES == 0;
       over_vectors(count, [&](int64_t n, int here) __attribute__((always_inline)) {
         __builtin_prefetch(x + p.x_stride + n);
-        __builtin_prefetch(gx + p.neurons + n);
+        __builtin_prefetch(from + p.gs_stride + n);
         const R away = load<W>(x + n, here) - load<W>(w.mean + n, W);
-        store<X>(gx + n, through_norm(p, w, n, load<W>(gx + n, here), away), here, false);
+        store<X>(gx + n, through_norm(p, w, n, load<W>(from + n, here), away), here, far);
       });
     }
   }
@@ -253,7 +255,7 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
                     int64_t count) {
     if (normal && !p.gx) return;
     for (int64_t t = start; t < stop; ++t) {
-      X* gx = static_cast<X*>(p.gx) + t * p.neurons + first;
+      X* gx = static_cast<X*>(p.gx) + t * p.gx_stride + first;
       if (normal && p.slope.data && !p.gshift) {
         const X* x = static_cast<const X*>(p.x) + t * p.x_stride + first;
         over_vectors(count, [&](int64_t n, int here) __attribute__((always_inline)) {

@@ -130,8 +130,67 @@ void run_as(const Forward& p) {
                  [&](int64_t first, int64_t count, const Workspace<F>& w) { loop(p, first, count, past, w); });
 }
 
+// Batch norm's backward, a channel at a time, which stays in the caches: dL/dx into a buffer, its sums, the gradient.
+template <class F, class S, bool tensors>
+void by_channel(const Backward& problem) {
+  const auto loop = FASTLIF_BEST(BackwardLoop<F, F, S, tensors, true>::run);
+  const auto sum = FASTLIF_BEST(SumsLoop<F, F>::run);
+  const auto finish = FASTLIF_BEST(BackwardLoop<F, F, F, false, true>::finish);
+  const int64_t steps = problem.schedule.steps, neurons = problem.neurons, inner = problem.scale.inner,
+                channels = problem.scale.size, period = inner * channels;
+  const int64_t block = std::min(kBlockOfChunks, (inner + kGroupSize - 1) / kGroupSize * kGroupSize);
+  const int64_t blocks = (inner + block - 1) / block * (neurons / period);
+  const bool past = neurons * steps * int64_t(sizeof(F)) >= kPastCache;
+  std::vector<F> slopes(channels), offsets(channels);
+  const Param slope{slopes.data(), channels, inner}, offset{offsets.data(), channels, inner};
+  const ChannelSums by_neuron[2] = {{problem.gshift, 1, 0, neurons, inner, channels, nullptr, nullptr},
+                                    {problem.gscale, 1, 0, neurons, inner, channels, nullptr, nullptr}};
+  const int64_t grain = std::max<int64_t>(1, kSerial * channels / (neurons * steps));
+  torch::stable::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
+    thread_local Buffers<F> buffers;
+    const Workspace<F> w = buffers.take(block, true);
+    const std::unique_ptr<F[]> dx(new F[blocks * steps * block]);
+    const auto over_runs = [&](int64_t channel, const auto& body) {
+      F* at = dx.get();
+      for (int64_t run = channel * inner; run < neurons; run += period)
+        for (int64_t n = 0; n < inner; n += block, at += steps * block)
+          body(run + n, std::min(block, inner - n), at - (run + n));
+    };
+    for (int64_t c = begin; c < end; ++c) {
+      Backward p = problem;
+      p.gx_stride = block;
+      over_runs(c, [&](int64_t first, int64_t count, F* to) {
+        p.gx = to;
+        loop(p, first, count, false, w);
+      });
+      for (int i = 0; i < 2; ++i) {
+        double& total = p.sums[i * channels + c];
+        for (int64_t run = c * inner; run < neurons; run += period) {
+          double own = 0, squares = 0;
+          sum(by_neuron[i], run, inner, own, squares);
+          total += own;
+        }
+      }
+      const double scale = static_cast<const F*>(p.scale.data)[c], inverse = static_cast<const F*>(p.inverse)[c];
+      slopes[c] = F(p.sums[channels + c] / p.count * inverse * inverse * scale);
+      offsets[c] = F(p.sums[c] / p.count * scale);
+      p = problem;
+      p.slope = slope, p.offset = offset, p.gs_stride = block;
+      over_runs(c, [&](int64_t first, int64_t count, const F* from) {
+        p.gs = from;
+        finish(p, first, count, past, w);
+      });
+    }
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+  });
+}
+
 template <class F, class X, class S, bool tensors, bool normal>
 void run_as(const Backward& p) {
+  if constexpr (normal && std::is_same_v<F, X>)
+    if (p.sums) return by_channel<F, S, tensors>(p);
   const bool past = p.neurons * p.schedule.steps * int64_t(sizeof(X)) >= kPastCache;
   const bool chunks = p.options.keep == Keep::input;
   const auto loop = FASTLIF_BEST(BackwardLoop<F, X, S, tensors, normal>::run);

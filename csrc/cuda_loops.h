@@ -10,7 +10,7 @@ namespace fastlif::gpu {
 
 constexpr int kAhead = 4;
 constexpr int kChunkSteps = int(kChunk);
-constexpr int64_t kMostSteps = 1 << 30, kMostNeurons = int64_t(1) << 36;  // for int steps and 2^31 - 1 blocks
+constexpr int64_t kMostSteps = 1 << 30, kMostNeurons = int64_t(1) << 35;  // for int steps and 2^31 - 1 blocks
 
 // What a kernel gets: the problem, its numbers in the membrane's type, and what a thread would have to work out.
 template <class Problem, class F>

@@ -85,7 +85,7 @@ void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor 
                      MaybeTensor offset, Tensor state, MaybeTensor bits, std::vector<int64_t> size, int64_t dtype,
                      std::vector<double> values, std::vector<int64_t> options, std::vector<int64_t> inner,
                      MaybeTensor gx, MaybeTensor gv0, MaybeTensor gdecay, MaybeTensor ggain, MaybeTensor gthreshold,
-                     MaybeTensor gshift, MaybeTensor gscale) {
+                     MaybeTensor gshift, MaybeTensor gscale, MaybeTensor sums, MaybeTensor inverse, double count) {
   const MaybeTensor params[3] = {decay, gain, threshold};
   const Type type = Type(dtype);
   Backward p{problem(size.at(0), size.at(1), type, params, scale, shift, v0, state, values, options, inner)};
@@ -100,12 +100,16 @@ void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor 
   p.slope = param(slope, inner[3]);
   p.offset = param(offset, inner[3]);
   p.gx = data(gx);
+  p.gx_stride = p.neurons;
   p.gv0 = data(gv0);
   p.gdecay = data(gdecay);
   p.ggain = data(ggain);
   p.gthreshold = data(gthreshold);
   p.gshift = data(gshift);
   p.gscale = data(gscale);
+  p.sums = static_cast<double*>(data(sums));
+  p.inverse = data(inverse);
+  p.count = count;
   run(p, state, type, gs ? type_of(*gs) : type);
 }
 
@@ -123,7 +127,8 @@ void native_finish(Tensor gx, Tensor x, Tensor scale, Tensor mean, Tensor slope,
   Backward p{};
   p.schedule = {gx.size(0), 0, 0};
   p.neurons = gx.size(1);
-  p.gx = gx.data_ptr();
+  p.gs = p.gx = gx.data_ptr();
+  p.gs_stride = p.gx_stride = p.neurons;
   p.x = x.data_ptr();
   p.x_stride = x.stride(0);
   p.scale = param(scale, inner);
@@ -148,7 +153,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
       "native_backward(Tensor? gs, Tensor? gv, Tensor? x, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold,"
       " Tensor? scale, Tensor? shift, Tensor? mean, Tensor? slope, Tensor? offset, Tensor state, Tensor? bits,"
       " int[] size, int dtype, float[] values, int[] options, int[] inner, Tensor(a!)? gx, Tensor(b!)? gv0,"
-      " Tensor(c!)? gdecay, Tensor(d!)? ggain, Tensor(e!)? gthreshold, Tensor(f!)? gshift, Tensor(g!)? gscale) -> ()");
+      " Tensor(c!)? gdecay, Tensor(d!)? ggain, Tensor(e!)? gthreshold, Tensor(f!)? gshift, Tensor(g!)? gscale,"
+      " Tensor(h!)? sums, Tensor? inverse, float count) -> ()");
   m.def(
       "native_finish(Tensor(a!) gx, Tensor x, Tensor scale, Tensor mean, Tensor slope, Tensor offset, int inner) -> "
       "()");

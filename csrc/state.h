@@ -108,7 +108,13 @@ struct Backward : Problem {
   const uint8_t* bits;        // [T, plane], the spikes where h is computed anew, or null
   Param mean, slope, offset;  // of batch norm: gx is scale * dL/dx - slope * (x - mean) - offset
   void* gx;                   // [T, N] or null; with batch norm and its sums (CPU alone) dL/dx itself
+  int64_t gx_stride;          // N but for a CPU's own purposes
   void *gv0, *gdecay, *ggain, *gthreshold, *gshift, *gscale;  // [N] or null; the last two: dL/dx, times (x - mean)
+  // On a CPU, all of batch norm's backward in one go: gx is the gradient of what was normalized, though slope and
+  // offset follow from gshift's and gscale's sums over channels, which are written to sums [2, C].
+  double* sums;         // or null
+  const void* inverse;  // [C], 1 / standard deviation
+  double count;         // values a channel
 };
 
 }  // namespace fastlif

@@ -80,7 +80,7 @@ def run(
     with torch.no_grad():
         if own_statistics:
             mean, var, count = statistics(y, group)
-            if training and running_mean is not None and y.numel():
+            if training and running_mean is not None and (group or y.numel()):
                 unbiased = var * (count / (count - 1).clamp(min=1))
                 running_mean.lerp_(mean.to(running_mean.dtype), momentum)
                 running_var.lerp_(unbiased.to(running_var.dtype), momentum)
@@ -99,11 +99,13 @@ def run(
 
 def statistics(y: torch.Tensor, group: str | None):
     """(mean [C], biased variance [C], number of values a channel), float64, over the ranks of `group`."""
-    sums = torch.ops.fastlif.channel_moments(y)
+    total, squares = torch.ops.fastlif.channel_moments(y)
     count = torch.full((1,), y.numel() // max(y.shape[2], 1), dtype=torch.float64, device=y.device)
-    if group:
-        everywhere = batch_norm.all_reduce(torch.cat([sums.flatten(), count]), group)
-        sums, count = everywhere[:-1].view(2, -1), everywhere[-1:]
+    if group:  # squares about each rank's own mean become squares about the mean of all
+        own, own_count = total / count.clamp(min=1), count
+        everywhere = batch_norm.all_reduce(torch.cat([total, count]), group)
+        total, count = everywhere[:-1], everywhere[-1:]
+        away = own - total / count.clamp(min=1)
+        squares = batch_norm.all_reduce(squares + own_count * away * away, group)
     count = count.clamp(min=1)  # without a step there is nothing to normalize
-    mean = sums[0] / count
-    return mean, (sums[1] / count - mean * mean).clamp(min=0), count
+    return total / count, squares / count, count

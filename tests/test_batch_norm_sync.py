@@ -35,16 +35,17 @@ def results(net, y, gs):
     )  # fmt: skip
 
 
-def worker(rank, path, out):
+def worker(rank, path, out, first):
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    y, gs = (t[:, 2 * rank : 2 * rank + 2] for t in data())
+    y, gs = (t.tensor_split((first,), 1)[rank] for t in data())
     torch.save(results(layer(True), y, gs), f"{out}{rank}")
     dist.destroy_process_group()
 
 
 @pytest.mark.skipif(sys.platform == "win32" or not dist.is_available(), reason="needs gloo")
-def test_two_processes_equal_one(tmp_path):
-    mp.spawn(worker, (str(tmp_path / "store"), str(tmp_path / "rank")), nprocs=2)
+@pytest.mark.parametrize("first", (2, 3, 4), ids="{} samples on the first rank".format)
+def test_two_processes_equal_one(tmp_path, first):
+    mp.spawn(worker, (str(tmp_path / "store"), str(tmp_path / "rank"), first), nprocs=2)
     halves = [torch.load(tmp_path / f"rank{rank}") for rank in range(2)]
     whole = results(layer(False), *data())
     for name in ("spikes", "gy"):

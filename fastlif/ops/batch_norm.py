@@ -7,7 +7,7 @@ The statistics come from `channel_moments`. With them,
 in the kernels of lif_forward. Backward needs two sums over a channel, of dL/dx and of dL/dx * (y - mean), before it can
 write dL/dy. On a GPU the LIF backward runs twice, once for the sums alone, which writes nothing, once for dL/dy: 20
 bytes a neuron-step in float32. A CPU, bound by arithmetic too, writes dL/dx with the sums and makes dL/dy in its place:
-24 bytes, the same bits.
+24 bytes, the same bits; or 12, where channels lie apart in memory and it can finish one while that is in its caches.
 """
 
 from math import prod
@@ -26,9 +26,11 @@ from . import (
     reduce,
     refuse_second,
 )
-from .call import matrix
+from .call import channel_stride, like_steps, matrix
 from .state import Layout
 
+CACHE = 16 << 20  # bytes that stay in a CPU's caches while it works on one channel
+FEWEST = 32  # neurons of a channel side by side, as in csrc/cpu_channels.cpp: so the sums have the same bits
 TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
 library.define("channel_moments(Tensor y) -> Tensor", tags=TAGS)
 library.define(
@@ -47,12 +49,20 @@ library.define(
 
 
 def moments(y: torch.Tensor) -> torch.Tensor:
-    """[2, C] float64: the sum of every channel of y [T, B, C, ...] and of its squares."""
+    """[2, C] float64: of every channel of y [T, B, C, ...] the sum, and the sum of squared distances from the mean."""
     dims = [d for d in range(y.dim()) if d != 2]
-    if y.device.type == "cpu" and native.missing is None and y.numel():
-        return channel_sums(y, y.shape[2], y.stride(2), squares=True)
-    norm = torch.linalg.vector_norm(y, 2, dims, dtype=torch.float64)  # widens as it reads: no copy of y in float64
-    return torch.stack([y.sum(dims, dtype=torch.float64), norm.square()])
+    count = y.numel() // max(y.shape[2], 1)
+    if count == 0:
+        return y.new_zeros((2, y.shape[2]), dtype=torch.float64)
+    if y.dtype == torch.float64:  # whose squares would have no digits left for a small variance of large numbers
+        var, mean = torch.var_mean(y, dims, correction=0)
+        return torch.stack([mean, var]) * count
+    if y.device.type == "cpu" and native.missing is None:
+        total, squares = channel_sums(y, y.shape[2], channel_stride(y.shape, y.stride()), squares=True)
+    else:
+        total = y.sum(dims, dtype=torch.float64)
+        squares = torch.linalg.vector_norm(y, 2, dims, dtype=torch.float64).square()  # no copy of y in float64
+    return torch.stack([total, (squares - total * total / count).clamp(min=0)])
 
 
 def channel_sums(rows: torch.Tensor, channels: int, inner: int, squares: bool) -> torch.Tensor:
@@ -111,38 +121,54 @@ def backward(
     wants_sums = needs[5] or needs[6] or (needs[0] and count is not None)
     in_place = wants_sums and backend == "cpu" and y.dtype.itemsize >= 4  # no rounding of dL/dx in between
 
-    def run(asked, slope=None, offset=None):
+    def run(asked, slope=None, offset=None, at_once=()):
         """The kernel's outputs that are asked for: gy, the totals, and, at once, the sums by neuron."""
-        through = (mean, slope, offset)
+        through = (mean, slope, offset, *at_once)
         inputs = gs, gv, y, v0, (decay, gain, threshold), (scale, shift), through, state, bits
         outputs = (gy, *totals, *by_neuron)
         fill_backward(layout(y, options, keep), inputs, size, stride, values, options, asked, backend, outputs)
 
     by_neuron = empty_totals(y, size, stride, y.dtype, (wants_sums, wants_sums))
-    run([needs[0] and (in_place or not wants_sums), *needs[1:5], wants_sums, wants_sums])
-    if not wants_sums:
-        return gy, *totals, gweight, gbias
-    sums = torch.stack([by_channel(g, size, stride) for g in by_neuron])
+    asked = [needs[0] and (in_place or not wants_sums), *needs[1:5], wants_sums, wants_sums]
+    finished = in_place and needs[0] and count is not None and not group and channels_stay_in_cache(y)
+    if finished:
+        sums = torch.zeros((2, size[2]), dtype=torch.float64)
+        run(asked, at_once=(sums, inverse, float(count)))
+    else:
+        run(asked)
+        if not wants_sums:
+            return gy, *totals, gweight, gbias
+        sums = torch.stack([by_channel(g, size, stride) for g in by_neuron])
     gbias, gweight = sums[0].to(gbias.dtype), (sums[1] * inverse).to(gweight.dtype)
     slope = offset = None
-    if count is not None:
+    if count is not None and not finished:
         everywhere = all_reduce(sums, group) / count
         slope = (everywhere[1] * inverse.double() * inverse * scale).to(scale.dtype)
         offset = (everywhere[0] * scale).to(scale.dtype)
-    if needs[0] and in_place and y.numel():
+    if finished:
+        pass
+    elif needs[0] and in_place and y.numel():
         nothing = torch.zeros_like(scale)
         of_channels = scale, mean, nothing if slope is None else slope, nothing if offset is None else offset
-        torch.ops.fastlif.native_finish(matrix(gy), matrix(y), *of_channels, stride[2])
+        torch.ops.fastlif.native_finish(matrix(gy), matrix(y), *of_channels, channel_stride(size, stride))
     elif needs[0]:
         run([True, *(False,) * 6], slope, offset)
     empty = mean.new_empty(0)
     return gy, *totals, gweight if needs[5] else empty, gbias if needs[6] else empty
 
 
+def channels_stay_in_cache(y: torch.Tensor) -> bool:
+    """Whether a CPU gains by working on one channel of y [T, B, C, ...] after the other, and can."""
+    side_by_side = channel_stride(y.shape, y.stride())
+    values = y.numel() // max(y.shape[2], 1)
+    runs = side_by_side >= FEWEST and side_by_side % 8 == 0  # a byte of bits is of one channel
+    return runs and y.shape[2] > 1 and 0 < 3 * values * y.itemsize <= CACHE
+
+
 def by_channel(total, size, stride):
     """A number for each neuron, [B, C, ...], summed to [C] in float64: the same every time, no atomics."""
     if total.device.type == "cpu" and native.missing is None and total.numel():
-        return channel_sums(total[None], size[2], stride[2], squares=False)[0]
+        return channel_sums(total[None], size[2], channel_stride(size, stride), squares=False)[0]
     return total.sum([d for d in range(total.dim()) if d != 1], dtype=torch.float64)
 
 
@@ -165,6 +191,7 @@ def setup_context(ctx, inputs, output):
         y, v0, decay, gain, threshold, weight, bias, mean, inverse, count, state, bits if emit else None
     )
     ctx.call = values, options, keep
+    ctx.like = tuple(y.shape), tuple(y.stride())
     ctx.backend, ctx.group = backend, group
 
 
@@ -173,6 +200,7 @@ def gradient(ctx, gs, gv, *_):
     if gs is None and gv is None:
         return (None,) * 17
     y, v0, decay, gain, threshold, weight, bias, mean, inverse, count, state, bits = ctx.saved_tensors
+    y = like_steps(y, *ctx.like)  # hooks may have changed its strides
     needs = list(ctx.needs_input_grad[:7])
     with below_autograd():
         gy, gv0, *totals, gweight, gbias = torch.ops.fastlif.batch_norm_lif_backward(

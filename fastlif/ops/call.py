@@ -68,9 +68,14 @@ def param(p: torch.Tensor | None, size, stride) -> Param | None:
     return Param(vector(full), 1)
 
 
-def by_channel(p: torch.Tensor | None, stride) -> Param | None:
+def by_channel(p: torch.Tensor | None, size, stride) -> Param | None:
     """One number for each channel, p [C], of x [T, B, C, ...]."""
-    return None if p is None else Param(p.contiguous(), stride[2])
+    return None if p is None else Param(p.contiguous(), channel_stride(size, stride))
+
+
+def channel_stride(size, stride) -> int:
+    """Neurons from one channel to the next: 1 where there is but one, whose stride may be anything."""
+    return stride[2] if size[2] != 1 else 1
 
 
 class Call:
@@ -83,7 +88,7 @@ class Call:
         self.options, self.values, self.device = options, values, device
         self.params = [param(p, size, stride) for p in params]
         scale, shift = affine  # of batch norm, or None
-        self.scale, self.shift = by_channel(scale, stride), by_channel(shift, stride)
+        self.scale, self.shift = (by_channel(p, size, stride) for p in (scale, shift))
         self.v0 = None if v0 is None else like_step(v0, size, stride)
 
     def flatten(self) -> None:
@@ -123,7 +128,8 @@ class BackwardCall(Call):
     """gs [T, N], gv [N], x [T, N], bits [T, plane] (each or None), state in; gx [T, N], totals [N] (or None) to fill.
 
     With batch norm gx is the gradient of what was normalized:
-    scale * dL/dx - slope * (x - mean) - offset, the last two terms only where there is a slope.
+    scale * dL/dx - slope * (x - mean) - offset, the last two terms only where there is a slope. `at_once` are (sums
+    [2, C] to fill, inverse, count), where the backend is to work out slope and offset itself: the CPU's alone does.
     """
 
     TOTALS = ("gv0", "gdecay", "ggain", "gthreshold", "gshift", "gscale")
@@ -133,14 +139,13 @@ class BackwardCall(Call):
         self, lay, gs, gv, x, v0, params, affine, through, state, bits, size, stride, values, options, outputs
     ):
         super().__init__(lay, size, stride, state.device, v0, params, affine, values, options)
-        mean, slope, offset = through
+        mean, slope, offset, *at_once = through
+        self.at_once = at_once or (None, None, 0.0)
         self.mean, self.slope, self.offset = (
-            by_channel(mean, stride),
-            by_channel(slope, stride),
-            by_channel(offset, stride),
+            by_channel(p, size, stride) for p in (mean, slope, offset)
         )
         self.state, self.bits = state, bits
-        self.x = x
+        self.x = None if x is None else like_steps(x, size, stride)  # hooks may have changed its strides
         self.gs = None if gs is None else like_steps(gs, size, stride)
         self.gv = None if gv is None else like_step(gv, size, stride)
         self.gx, self.gv0, self.gdecay, self.ggain, self.gthreshold, self.gshift, self.gscale = outputs

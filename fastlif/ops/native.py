@@ -53,6 +53,7 @@ class Native:
             *(data(p) for p in (call.mean, call.slope, call.offset)), call.state, call.bits,
             [call.steps, call.layout.neurons], DTYPES.index(call.layout.x_dtype), call.values,
             (*call.options, call.keep), inner(call), call.gx, *call.totals,
+            *call.at_once,
         )  # fmt: skip
 
 
