@@ -121,18 +121,21 @@ def add_plan(commands) -> None:
     plan.add_argument("--budget", help="of the peak, in bytes or like '1.5 GB'; no limit if not given")
     plan.add_argument("--reset", help="soft, hard or none; the network's own if not given")
     plan.add_argument("--surrogate", help="name of the surrogate derivative; the network's own if not given")
+    plan.add_argument("--batch-norm-lif", action="store_true", help="batch norm and neurons as one layer")
     plan.add_argument("--json", action="store_true", help="print JSON, sizes in bytes")
     plan.set_defaults(run=print_plan)
 
 
 def print_plan(options: argparse.Namespace) -> int:
-    from . import models, plan
+    from . import BatchNormLIF, models, plan
 
     changed = {name: value for name in ("reset", "surrogate") if (value := getattr(options, name)) is not None}
     extra = {}
-    if changed and options.model in models.MODELS:
+    if options.model in models.MODELS:
         neurons = inspect.signature(models.MODELS[options.model]).parameters["neurons"].default
-        extra["neurons"] = functools.partial(neurons, **changed)
+        extra["neurons"] = neurons = functools.partial(neurons, **changed)
+        if options.batch_norm_lif:
+            extra["norm_neurons"] = functools.partial(BatchNormLIF, **neurons.keywords)
     net = models.build(options.model, options.shape, options.classes, **extra)
     found = plan(net, (options.steps, options.batch, *options.shape), options.budget)
     print(json.dumps(dataclasses.asdict(found), indent=1) if options.json else found)

@@ -9,6 +9,7 @@ import torch
 from torch.autograd import forward_ad
 
 import fastlif
+from fastlif import BatchNormLIF
 from fastlif.memory import saved_bytes
 
 X = torch.ones(5, 3, 4)
@@ -155,6 +156,57 @@ LAYERS = {
         lambda: fastlif.LIF(learn_threshold=True, channels=5)(X),
         given("threshold must broadcast", r"\[3, 4\]", r"\[5\]"),
     ),
+    "channels-text": (
+        TypeError,
+        lambda: fastlif.LIF(learn_decay=True, channels="4"),
+        given("channels must be a positive integer or None", "got '4'"),
+    ),
+    "channels-bool": (TypeError, lambda: fastlif.LIF(learn_decay=True, channels=True), given("channels", "got True")),
+    "channels-0": (ValueError, lambda: fastlif.LIF(learn_decay=True, channels=0), given("channels", "got 0")),
+    "learn-none": (TypeError, lambda: fastlif.LIF(None, learn_decay=True), given("decay must be a number", "NoneType")),
+    "learn-threshold-none": (
+        TypeError,
+        lambda: fastlif.LIF(0.5, None, learn_threshold=True),
+        given("threshold must be a number", "NoneType"),
+    ),
+    "x-list": (TypeError, lambda: fastlif.LIF()([1.0]), given("x must be a tensor", "list")),
+    "x-list-channels": (
+        TypeError,
+        lambda: fastlif.LIF(learn_decay=True, channels=4)([1.0]),
+        given("x must be a tensor", "list"),
+    ),
+    "x-list-norm": (
+        TypeError,
+        lambda: BatchNormLIF(4, alpha=1.0, affine=False)([1.0]),
+        given("x must be a tensor", "list"),
+    ),
+    "backend": (ValueError, lambda: fastlif.LIF(backend="cudua"), given("unknown backend 'cudua'", "mean 'cuda'")),
+    "backend-li": (ValueError, lambda: fastlif.LI(backend="zzz"), given("unknown backend 'zzz'", "'reference', 'cpu'")),
+    "backend-list": (ValueError, lambda: fastlif.LIF(backend=["cpu"]), given(r"unknown backend \['cpu'\]", "'cpu'")),
+    "norm-channels": (TypeError, lambda: BatchNormLIF(2.0), given("channels must be a positive integer, got 2.0")),
+    "norm-eps": (ValueError, lambda: BatchNormLIF(4, eps=-1e-5), given("eps", "got -1e-05")),
+    "norm-eps-nan": (ValueError, lambda: BatchNormLIF(4, eps=float("nan")), given("eps must be finite", "nan")),
+    "norm-eps-none": (TypeError, lambda: BatchNormLIF(4, eps=None), given("eps must be a number", "NoneType")),
+    "norm-momentum": (ValueError, lambda: BatchNormLIF(4, momentum=1.5), given("momentum", r"\[0, 1\]", "got 1.5")),
+    "norm-momentum-text": (
+        TypeError,
+        lambda: BatchNormLIF(4, momentum="0.1"),
+        given("momentum must be a number", "str"),
+    ),
+    "norm-alpha": (ValueError, lambda: BatchNormLIF(4, alpha=0), given("alpha must be None or a positive", "got 0")),
+    "norm-alpha-inf": (ValueError, lambda: BatchNormLIF(4, alpha=float("inf")), given("alpha must be finite", "inf")),
+    "norm-alpha-bool": (TypeError, lambda: BatchNormLIF(4, alpha=True), given("alpha must be a number", "bool")),
+    "norm-compact": (
+        ValueError,
+        lambda: BatchNormLIF(4, state="compact"),
+        given("state='compact' is not for BatchNormLIF", "leave out state"),
+    ),
+    "norm-state": (ValueError, lambda: BatchNormLIF(4, state="compat"), given("unknown state 'compat'", "'compact'")),
+    "norm-group": (
+        TypeError,
+        lambda: BatchNormLIF(4, process_group="world"),
+        given("process_group must be True, False or", "ProcessGroup", "got str"),
+    ),
 }
 
 
@@ -174,6 +226,51 @@ def test_another_batch_size(layer):
     assert layer.v is before
     fastlif.reset_state(layer)
     assert layer(torch.ones(2, 2, 4)).shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize("layer", (fastlif.LIF(carry_state=True), fastlif.LI(carry_state=True)))
+def test_a_list_after_carried_state(layer):
+    layer(torch.ones(2, 3, 4))
+    with pytest.raises(TypeError, match=given("x must be a tensor", "list")):
+        layer([1.0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    (
+        lambda: fastlif.LIF(carry_state=True),
+        lambda: fastlif.LIF(carry_state=True, learn_decay=True),
+        lambda: fastlif.LI(carry_state=True),
+        lambda: BatchNormLIF(4, carry_state=True),
+    ),
+)
+def test_training_after_inference_mode(make):
+    layer, x = make(), torch.randn(2, 3, 4)
+    learns = any(True for _ in layer.parameters())
+    with torch.inference_mode():
+        layer(x)
+    with torch.no_grad():
+        layer(x.clone())  # no gradient: the membrane may be carried on
+    with torch.inference_mode():
+        fastlif.reset_state(layer)(x)
+    with pytest.raises(RuntimeError, match=given("carried membrane", "inference_mode", r"fastlif\.reset_state\(net\)")):
+        layer(x if learns else x.clone().requires_grad_())
+    if not learns:
+        assert layer(x).shape == x.shape
+    fastlif.reset_state(layer)
+    layer(x.requires_grad_()).sum().backward()
+
+
+@pytest.mark.parametrize("momentum", (0.1, None))
+def test_what_batch_norm_refuses_is_not_counted(momentum):
+    layer = BatchNormLIF(4, momentum=momentum)
+    for x in (torch.randn(3, 2, 5), torch.randn(3, 2), torch.randn(1, 1, 4), [1.0]):
+        before = {name: p.clone() for name, p in layer.state_dict().items()}
+        with pytest.raises((TypeError, ValueError)):
+            layer(x)
+        assert all(p.equal(before[name]) for name, p in layer.state_dict().items())
+    layer(torch.randn(3, 2, 4))
+    assert layer.num_batches_tracked == 1
 
 
 def test_double_backward():

@@ -213,29 +213,6 @@ def test_compiles_whole(training):
     assert torch.equal(layer.running_var, plain.running_var)
 
 
-def test_fuse_bn():
-    torch.manual_seed(0)
-    per_step = fastlif.PerStep
-    last = fastlif.BatchNormLIF(10, affine=False)
-    net = nn.Sequential(
-        per_step(nn.Conv2d(2, 6, 3, bias=False)), fastlif.BatchNormLIF(6, alpha=1.0, threshold=0.8),
-        per_step(nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4)), fastlif.LIF(),
-        per_step(nn.Flatten(), nn.Linear(4 * 9, 10)), last, per_step(nn.Linear(10, 3)),
-    )  # fmt: skip
-    x = torch.randn(5, 3, 2, 7, 7) * 2
-    for _ in range(5):
-        net(x)
-    fused = fastlif.fuse_bn(net)
-    net.eval()
-    names = [type(m).__name__ for m in fused.modules()]
-    assert "BatchNormLIF" not in names and "BatchNorm2d" not in names
-    torch.testing.assert_close(fused(x), net(x), rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"'0'.*right before"):
-        fastlif.fuse_bn(nn.Sequential(fastlif.BatchNormLIF(3), per_step(nn.Linear(3, 3))))
-    with pytest.raises(ValueError, match="no running statistics"):
-        fastlif.fuse_bn(nn.Sequential(nn.Linear(3, 3), fastlif.BatchNormLIF(3, track_running_stats=False)))
-
-
 def test_bad_input():
     y = torch.randn(3, 2, 4, 5)
     with pytest.raises(ValueError, match=r"needs y \[T, B, C"):

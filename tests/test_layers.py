@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 from cases import RESETS, norm_error
 from torch import nn
 
@@ -180,3 +181,51 @@ def test_per_step(memory_format):
     if memory_format == torch.channels_last:
         assert y[0].is_contiguous(memory_format=torch.channels_last)
     assert fastlif.PerStep(nn.Identity())(x).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32, torch.bfloat16))
+def test_batch_norm_momentum_none_is_torchs(dtype):
+    ours, theirs = fastlif.BatchNormLIF(3, momentum=None).to(dtype), nn.BatchNorm1d(3, momentum=None).to(dtype)
+    for i in range(7):
+        y = (torch.randn(5, 2, 3, dtype=torch.float64) + i).to(dtype)
+        ours(y), theirs(y.flatten(0, 1))
+    exact = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 3e-2}[dtype]
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=exact, atol=0)
+    torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=exact, atol=0)
+    assert ours.num_batches_tracked == 7
+
+
+@pytest.mark.parametrize("tracked", (True, False))
+def test_batch_norm_scaled_without_weight(tracked):
+    """It takes device and dtype from x, as there may be nothing else to take them from."""
+    layer = fastlif.BatchNormLIF(3, threshold=0.7, alpha=0.3, affine=False, track_running_stats=tracked)
+    assert layer.to("meta")(torch.randn(5, 2, 3, device="meta")).device.type == "meta"
+    weight = layer.effective_weight(torch.ones(1, dtype=torch.float64))
+    assert weight.equal(torch.full((3,), 0.3 * 0.7, dtype=torch.float64))
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="no torch.distributed")
+@pytest.mark.parametrize("again", (copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))))
+def test_batch_norm_with_a_process_group_can_be_copied(again):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        group, y = dist.new_group([0]), torch.randn(4, 2, 3)
+        layer = fastlif.BatchNormLIF(3, process_group=group)
+        other = again(layer)
+        assert other.process_group == group.group_name
+        assert other(y).equal(layer(y)) and other.running_var.equal(layer.running_var)
+        assert again(fastlif.BatchNormLIF(3, process_group=True)).process_group is True
+        assert type(fastlif.fuse_bn(nn.Sequential(nn.Linear(3, 3), layer))[1]) is fastlif.LIF
+    finally:
+        dist.destroy_process_group()
+    assert other(y).shape == y.shape  # without a group it is alone
+
+
+def test_carried_state_compiles():
+    torch._dynamo.reset()
+    layer, x = fastlif.LIF(0.8, carry_state=True), torch.randn(9, 2, 4, requires_grad=True)
+    plain = copy.deepcopy(layer)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for steps in x.split(3):
+        assert compiled(steps).equal(plain(steps))
+    assert layer.v.equal(plain.v)

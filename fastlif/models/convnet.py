@@ -37,6 +37,8 @@ class ConvNet(nn.Module):
         bias: bool = False,
     ):
         super().__init__()
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
         channels, height, width = shape
         stages = []
         for layer in layers:

@@ -1,14 +1,17 @@
 """LIF, IF and LI: the layers, [T, B, ...] -> [T, B, ...]."""
 
 import math
+import numbers
 from dataclasses import fields
 
 import torch
 from torch import nn
 
 from .. import functional
+from ..checks import check_x
 from ..memory import spikes
-from ..neuron import Neuron
+from ..neuron import Neuron, _number
+from ..ops import backends
 from ..ops.state import membrane_dtype
 
 
@@ -24,6 +27,7 @@ class Stateful(nn.Module):
 
     def __init__(self, neuron: Neuron, carry_state: bool, backend: str | None):
         super().__init__()
+        backends.check(backend)
         self.neuron = neuron
         self.carry_state = carry_state
         self.backend = backend
@@ -47,6 +51,7 @@ class Stateful(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: input current, [T, B, ...]. Returns [T, B, ...]: spikes, or membranes for `LI`."""
+        check_x(x)
         carried = self.v if self.carry_state else None
         if carried is not None:
             self._check_carried(carried, x)
@@ -71,6 +76,13 @@ class Stateful(nn.Module):
             raise ValueError(
                 f"the carried membrane is {said[0]}, and one step of x needs {said[1]}: "
                 "call fastlif.reset_state(net) before another batch size, dtype or device"
+            )
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not carried.is_inference():
+            return
+        if any(t.requires_grad for t in (x, *self.parameters())):
+            raise RuntimeError(
+                "the carried membrane was made under torch.inference_mode, and backward cannot keep such a tensor: "
+                "call fastlif.reset_state(net) before training"
             )
 
     def extra_repr(self) -> str:
@@ -126,7 +138,9 @@ class LIF(Stateful):
             decay, gain, bias, threshold, reset, reset_amount, v_reset, reset_delay, detach_reset, surrogate,
             fire_on_equal, truncate, state,
         )  # fmt: skip
-        if learn_decay and not 0 < decay < 1:
+        if channels is not None:
+            channels = check_channels(channels, "a positive integer or None")
+        if learn_decay and not 0 < _number("decay", decay) < 1:
             raise ValueError(f"learn_decay=True needs decay inside (0, 1), where its logit is finite, got {decay}")
         if learn_decay and state == "compact":
             raise ValueError("state='compact' cannot serve learn_decay=True: use state='exact'")
@@ -136,7 +150,9 @@ class LIF(Stateful):
         shape = () if channels is None else (channels,)
         self.channels = channels
         self.decay_logit = nn.Parameter(torch.full(shape, math.log(decay / (1 - decay)))) if learn_decay else None
-        self.threshold = nn.Parameter(torch.full(shape, float(threshold))) if learn_threshold else threshold
+        if learn_threshold:
+            threshold = nn.Parameter(torch.full(shape, _number("threshold", threshold)))
+        self.threshold = threshold
 
     @property
     def decay(self) -> float | torch.Tensor:
@@ -161,6 +177,14 @@ class LIF(Stateful):
         learned = [name for name in ("decay", "threshold") if isinstance(getattr(self, name), torch.Tensor)]
         parts = [super().extra_repr(), *(f"learn_{n}=True" for n in learned)]
         return ", ".join(p for p in parts + ([f"channels={self.channels}"] if self.channels else []) if p)
+
+
+def check_channels(channels: int, allowed: str = "a positive integer") -> int:
+    """channels as an int; TypeError or ValueError if it is no positive integer."""
+    whole = isinstance(channels, numbers.Integral) and not isinstance(channels, bool)
+    if not whole or channels < 1:
+        raise (ValueError if whole else TypeError)(f"channels must be {allowed}, got {channels!r}")
+    return int(channels)
 
 
 class IF(LIF):

@@ -30,4 +30,11 @@ class PerStep(nn.Module):
             return self._fold(x)
 
     def _fold(self, x):
-        return self.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        y = self.module(x.flatten(0, 1))
+        if not isinstance(y, torch.Tensor):
+            last = self.module[-1] if isinstance(self.module, nn.Sequential) else self.module
+            raise TypeError(
+                "PerStep needs modules that return one tensor, "
+                f"and {type(last).__name__} returned a {type(y).__name__}: wrap it in a module that picks one"
+            )
+        return y.unflatten(0, x.shape[:2])

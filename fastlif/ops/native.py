@@ -14,6 +14,8 @@ def load() -> tuple[str | None, str | None]:
         if found is None:
             raise ImportError("it has not been built")
         torch.ops.load_library(found.origin)
+        if not hasattr(torch.ops.fastlif, "native_forward"):
+            raise ImportError("it is not of this version of fastlif")
     except (ImportError, OSError, RuntimeError) as error:
         return None, f"the compiled extension fastlif._C cannot be loaded ({error}); reinstall with: pip install -e ."
     return found.origin, None

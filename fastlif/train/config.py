@@ -40,6 +40,8 @@ class Config:
         for name in ("steps", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2**63), got {self.seed}")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must be a positive finite number, got {self.lr}")
         if not 0 <= self.weight_decay < float("inf"):
@@ -60,7 +62,7 @@ class Config:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             device = torch.device(self.device)
-            torch.empty(0, device=device)
+            torch.empty(1, device=device).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise ValueError(f"device {self.device!r} cannot be used here: {str(error).splitlines()[0]}") from None
         return device

@@ -43,6 +43,8 @@ def fit(
         NotFiniteError: a loss is NaN or infinite; the message says in which batch and layer. The weights are those that
             the method had when it raised.
     """
+    if not len(train):
+        raise ValueError("there are no batches to train on")
     for number in range(1, epochs + 1):
         method.net.train()
         epoch, losses, seconds, right, answers = Epoch(number), [], [], 0, 0
@@ -73,6 +75,8 @@ def evaluate(method: Method, batches: Collection[Batch]) -> float:
     training = method.net.training
     method.net.eval()
     right = answers = 0
+    if not len(batches):
+        raise ValueError("there are no batches to evaluate on")
     for x, y in batches:
         right, answers = right + (method.predict(x).argmax(-1) == y).sum(), answers + len(y)
     method.net.train(training)

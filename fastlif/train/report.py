@@ -4,6 +4,7 @@ import importlib
 import json
 import shlex
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from .. import data
 from . import compare, measure, plot
 from .config import Config
-from .run import LAYERS, build, in_fresh_process, train_batches
+from .run import LAYERS, bptt, build, in_fresh_process, train_batches
 from .run import train as train_once
 
 
@@ -28,6 +29,7 @@ def train(config: Config, out: Path | None = None, compared: bool = True) -> Pat
     check(config)
     out = new_folder(Path("runs") / f"{config.data}-{config.model}") if out is None else out
     out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()  # or the OSError that writing weights there would end in
     report: dict[str, Any] = {
         "command": shlex.join(["fastlif", *sys.argv[1:]]),
         "config": asdict(config),
@@ -50,12 +52,13 @@ def train(config: Config, out: Path | None = None, compared: bool = True) -> Pat
 
 
 def check(config: Config) -> None:
-    """Raise what would go wrong later on: missing libraries or data, a batch or network that does not fit the data."""
+    """Raise what would go wrong later on: missing libraries or data, a batch or network that does not fit the data, a
+    neuron that cannot be trained so."""
     for library in ("matplotlib", "tqdm"):
         importlib.import_module(library)
     dataset = data.load(config.data)
-    train_batches(config, dataset)
-    build(config, "fastlif", dataset)
+    x, y = next(iter(train_batches(config, dataset)))
+    bptt(config, net := build(config, "fastlif", dataset), 1).loss(net(x), y).backward()
 
 
 def new_folder(path: Path) -> Path:
