@@ -1,6 +1,5 @@
 """The ways to train a network that `fastlif.plan` chooses from, the fastest first."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -53,8 +52,7 @@ def candidates(net: nn.Module, length: int) -> Iterator[Choice]:
     if refused is not None:
         yield Choice(own, True, steps=0, reason=refused)
         return
-    for steps in windows(net, length):
-        yield from (Choice(state, True, steps=steps) for state in states)
+    yield from (Choice(state, True, steps=window(net, length)) for state in states)
 
 
 def can_be_compact(layer: nn.Module) -> bool:
@@ -72,23 +70,19 @@ def can_be_compact(layer: nn.Module) -> bool:
         return False
 
 
-def windows(net: nn.Module, length: int) -> list[int]:
-    """Lengths of windows around sqrt(length) that every layer's truncation allows, the longest (the fastest) first."""
-    truncations = [layer.neuron.windows[0] for layer in stateful_layers(net).values()]
-    unit = math.lcm(*(k for k in truncations if k))
-    middle = best_steps(length, truncations) // unit
-    powers = {1 << max(middle.bit_length() + i, 0) for i in (-2, -1)}
-    return [n * unit for n in sorted(powers, reverse=True) if n * unit < length]
+def window(net: nn.Module, length: int) -> int:
+    """The length of window that checkpoint_time takes by itself: all take the same time, and this keeps about least."""
+    return best_steps(length, [layer.neuron.windows[0] for layer in stateful_layers(net).values()])
 
 
 def refusals(net: nn.Module, length: int) -> str | None:
     """Why `net` cannot run in any window of time: the first part that cannot, and how many more."""
-    steps = windows(net, length)
-    if not steps:
+    steps = window(net, length)
+    if steps >= length:
         return f"{length} {'step' if length == 1 else 'steps'} cannot be split"
     found = []
     for name, module in net.named_modules():
-        reason = refusal(module, length, steps[0])
+        reason = refusal(module, length, steps)
         if reason is not None:
             found.append(f"{name or 'the module itself'} ({type(module).__name__}): {reason}")
     return f"{found[0]} (and {len(found) - 1} more)" if len(found) > 1 else next(iter(found), None)

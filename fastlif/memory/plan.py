@@ -68,7 +68,7 @@ def plan(
     """Predict what training `net` takes, for each choice of what is kept, and choose the fastest that fits the budget.
 
     The choices are the network as it is, `state="compact"` in the layers that it serves, `fastlif.compact`, with
-    convolutions recomputed, and `fastlif.checkpoint_time` over windows of several lengths. Each is run forward and
+    convolutions recomputed, and `fastlif.checkpoint_time` at its own length of window. Each is run forward and
     backward on tensors without memory, in the network's present mode (`train` or `eval`) and under autocast if called
     so: what autograd keeps (as `fastlif.saved_bytes` counts it) and the most bytes alive at once follow from shapes.
     Faster choices come first by what they do besides, none is timed; of equally fast ones that with exact gradients.
