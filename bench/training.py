@@ -13,7 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 import fastlif
-from fastlif.train import mean_cross_entropy, naive
+from fastlif.losses import sdt_loss
+from fastlif.train import naive
 
 from . import machine, peak
 from .check import EXACT, FLIPS, distance
@@ -113,7 +114,7 @@ class Run:
 
     def step(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """(loss, its gradient for every parameter)."""
-        loss = mean_cross_entropy(self.forward(), self.labels)
+        loss = sdt_loss(self.forward(), self.labels)
         loss.backward()
         gradients = [p.grad for p in self.net.parameters()]
         self.net.zero_grad()

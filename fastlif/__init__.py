@@ -1,6 +1,6 @@
 """fastlif: leaky integrate-and-fire layers for PyTorch, all steps fused into one kernel each way."""
 
-from . import surrogate
+from . import losses, surrogate
 from .batch_norm import batch_norm_lif
 from .functional import lif
 from .info import info
@@ -31,6 +31,7 @@ __all__ = [
     "fuse_bn",
     "info",
     "lif",
+    "losses",
     "plan",
     "reset_state",
     "saved_bytes",

@@ -69,6 +69,7 @@ def add_train(commands) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     task = train.add_argument_group("what to train")
+    task.add_argument("--method", help="bptt: loss of the mean output; tet: of every moment's output")
     task.add_argument("--model", default="convnet", help="name of the network")
     task.add_argument("--data", default="digits", help="name of the data set")
     task.add_argument("--steps", type=int, metavar="T", help="time steps for each sample")
@@ -85,11 +86,13 @@ def add_train(commands) -> None:
     course.add_argument("--lr", type=float, help="peak learning rate (AdamW, one cycle)")
     course.add_argument("--weight-decay", type=float, help="weight decay of AdamW")
     course.add_argument("--label-smoothing", type=float, help="of the cross-entropy")
+    course.add_argument("--lam", type=float, help="tet: weight of the squared distance of outputs from the threshold")
     course.add_argument("--seed", type=int, help="of the weights, the order of samples and their variation")
     course.add_argument("--device", help="cpu, cuda, cuda:1, ...; auto is a GPU if there is one")
     course.add_argument(
         "--compare", action=argparse.BooleanOptionalAction, default=True, help="train the naive twin too"
     )
+    course.add_argument("--resume", action="store_true", help="continue the run in --out from its last whole epoch")
     course.add_argument("--out", type=Path, help="folder for the results; runs/<data>-<model>[-number] if not given")
     from .train.config import Config
 
@@ -100,7 +103,8 @@ def run_train(options: argparse.Namespace) -> int:
     from .train.config import Config
     from .train.report import train
 
-    train(Config(**{name: getattr(options, name) for name in vars(Config())}), options.out, options.compare)
+    config = Config(**{name: getattr(options, name) for name in vars(Config())})
+    train(config, options.out, options.compare, options.resume)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 
 import fastlif
 from fastlif import data, models
-from fastlif.train import Bptt, NotFiniteError, compare, evaluate, fit, mean_cross_entropy, naive, report, run
+from fastlif.losses import sdt_loss
+from fastlif.train import Bptt, NotFiniteError, checkpoint, compare, evaluate, fit, naive, report, run
 from fastlif.train.config import Config
 from fastlif.train.method import first_not_finite
 
@@ -46,7 +48,7 @@ class BrokenLoss:
 
     def __call__(self, outputs, labels):
         self.calls += 1
-        return mean_cross_entropy(outputs, labels) * (torch.nan if self.calls == 2 else 1)
+        return sdt_loss(outputs, labels) * (torch.nan if self.calls == 2 else 1)
 
 
 @pytest.mark.parametrize("options", NEURONS, ids=lambda options: "-".join(map(str, options.values())))
@@ -180,6 +182,8 @@ def test_where_a_number_broke():
         ({"lr": float("nan")}, "lr must be a positive finite number, got nan"),
         ({"weight_decay": -1.0}, "weight_decay must be a finite number, at least 0, got -1.0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
+        ({"lam": -0.1}, r"lam must be in \[0, 1\], got -0.1"),
+        ({"method": "tets"}, "unknown method 'tets'.*did you mean 'tet'"),
         ({"model": "convnte"}, "unknown model 'convnte'.*did you mean 'convnet'"),
         ({"data": "digit"}, "unknown data 'digit'.*did you mean 'digits'"),
         ({"decay": 1.5}, "decay must be .*1.5"),
@@ -234,15 +238,63 @@ def test_a_new_folder_never_hides_an_old_one(tmp_path):
 
 def test_weights_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "weights.pt"
-    run.save(net(), SMALL, path)
+    content = {"config": dataclasses.asdict(SMALL), "weights": net().state_dict()}
+    checkpoint.write(path, content)
 
     def full_disk(value, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        run.save(net(), SMALL, path)
+        checkpoint.write(path, content)
+    assert list(tmp_path.iterdir()) == [path]
     loaded = torch.load(path, weights_only=True)
     net().load_state_dict(loaded["weights"])
     assert Config(**loaded["config"]) == SMALL
+
+
+class Killed(BaseException):
+    """As by a signal, in the middle of an epoch."""
+
+
+@pytest.mark.parametrize("method", ("bptt", "tet"))
+def test_a_killed_run_continues_to_the_same_weights(tmp_path, monkeypatch, method):
+    config = dataclasses.replace(SMALL, epochs=3, method=method)
+    run.train(config, out=tmp_path)
+    whole, lines = torch.load(tmp_path / "fastlif.pt"), (tmp_path / "fastlif.jsonl").read_text().splitlines()
+    assert len(lines) == 3 and json.loads(lines[2])["number"] == 3
+    for path in tmp_path.iterdir():
+        path.unlink()
+    step, calls = Bptt.step, []
+
+    def killing(self, x, y):
+        calls.append(len(calls))
+        if len(calls) == 14:  # in the second of three epochs of 9 batches
+            raise Killed
+        return step(self, x, y)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Bptt, "step", killing)
+        run.train(config, out=tmp_path)
+    assert not (tmp_path / "fastlif.pt").exists()
+    found = run.train(config, out=tmp_path, resume=True)
+    assert [epoch.number for epoch in found.epochs] == [1, 2, 3]
+    for name, value in torch.load(tmp_path / "fastlif.pt")["weights"].items():
+        assert torch.equal(value, whole["weights"][name]), name
+    with pytest.raises(ValueError, match=r"another run: steps 2 \(now 3\), lr 0.003 \(now 0.1\)"):
+        run.train(dataclasses.replace(config, steps=3, lr=0.1), out=tmp_path, resume=True)
+    torch.save({"version": 0}, tmp_path / "fastlif.checkpoint.pt")
+    with pytest.raises(ValueError, match="no checkpoint of this version"):
+        run.train(config, out=tmp_path, resume=True)
+
+
+def test_methods_differ_in_their_loss_alone():
+    (x, y), *_ = batches()
+    found = []
+    for method in ("bptt", "tet"):
+        config = dataclasses.replace(SMALL, method=method, lam=0.3, threshold=0.5)
+        found.append(run.bptt(config, net(), 1).loss(net()(x), y))
+    outputs = net()(x)
+    assert torch.equal(found[0], fastlif.losses.sdt_loss(outputs, y, 0.1))
+    assert torch.equal(found[1], fastlif.losses.tet_loss(outputs, y, 0.3, 0.5, 0.1))

@@ -2,13 +2,13 @@
 
 A method is also usable without the loop:
 
-    method = fastlif.train.Bptt(net, torch.optim.AdamW(net.parameters()))
+    method = fastlif.train.Bptt(net, torch.optim.AdamW(net.parameters()), loss=fastlif.losses.tet_loss)
     for x, y in batches:                # x [T, B, ...], y [B]
         outcome = method.step(x, y)     # loss and scores of this batch; the network is updated
 """
 
-from .bptt import Bptt, mean_cross_entropy
+from .bptt import Bptt
 from .loop import Epoch, evaluate, fit
 from .method import Method, NotFiniteError, Outcome
 
-__all__ = ["Bptt", "Epoch", "Method", "NotFiniteError", "Outcome", "evaluate", "fit", "mean_cross_entropy"]
+__all__ = ["Bptt", "Epoch", "Method", "NotFiniteError", "Outcome", "evaluate", "fit"]

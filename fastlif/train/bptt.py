@@ -5,14 +5,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from ..losses import sdt_loss
 from .method import Outcome, require_finite
-
-
-def mean_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of the mean over time: outputs [T, B, classes], labels [B] -> scalar. TET's paper calls it SDT."""
-    return functional.cross_entropy(outputs.mean(0), labels, label_smoothing=label_smoothing)
 
 
 class Bptt:
@@ -22,7 +17,7 @@ class Bptt:
         net: [T, B, ...] -> [T, B, classes].
         optimizer: over the parameters of `net`.
         schedule: a learning-rate scheduler of torch, advanced after every batch.
-        loss: (outputs [T, B, classes], labels [B]) -> scalar.
+        loss: (outputs [T, B, classes], labels [B]) -> scalar; see `fastlif.losses`.
     """
 
     def __init__(
@@ -30,7 +25,7 @@ class Bptt:
         net: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = mean_cross_entropy,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = sdt_loss,
     ):
         self.net, self.optimizer, self.schedule, self.loss = net, optimizer, schedule, loss
 

@@ -9,6 +9,7 @@ from ..models import MODELS
 from ..neuron import Neuron
 from ..surrogate import nearest
 
+METHODS = ("bptt", "tet")
 NEURON = ("decay", "threshold", "reset", "detach_reset", "surrogate", "state")
 
 
@@ -16,6 +17,7 @@ NEURON = ("decay", "threshold", "reset", "detach_reset", "surrogate", "state")
 class Config:
     """The options of `fastlif train`, under the same names."""
 
+    method: str = "bptt"
     model: str = "convnet"
     data: str = "digits"
     steps: int = 6
@@ -24,6 +26,7 @@ class Config:
     lr: float = 3e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.1
+    lam: float = 0.05
     seed: int = 0
     device: str = "auto"
     decay: float = 0.5
@@ -34,7 +37,7 @@ class Config:
     state: str = "exact"
 
     def __post_init__(self):
-        for name, known in (("model", MODELS), ("data", DATA)):
+        for name, known in (("method", METHODS), ("model", MODELS), ("data", DATA)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; {nearest(getattr(self, name), known)}")
         for name in ("steps", "epochs", "batch_size"):
@@ -48,6 +51,8 @@ class Config:
             raise ValueError(f"weight_decay must be a finite number, at least 0, got {self.weight_decay}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lam must be in [0, 1], got {self.lam}")
         Neuron(**self.neuron)
         self.torch_device()
 

@@ -30,6 +30,7 @@ def fit(
     epochs: int,
     validation: Collection[Batch] | None = None,
     on_step: Callable[[Outcome], None] | None = None,
+    first: int = 1,
 ) -> Iterator[Epoch]:
     """Train epoch by epoch, handing out each `Epoch` when it is over; stop iterating to stop training.
 
@@ -37,6 +38,7 @@ def fit(
         method: what learns.
         train, validation: batches (x [T, B, ...], labels [B]), iterated anew in every epoch.
         epochs: how many; numbered from 1.
+        first: the number to begin with, where earlier ones are done.
         on_step: called after every batch.
 
     Raises:
@@ -45,7 +47,7 @@ def fit(
     """
     if not len(train):
         raise ValueError("there are no batches to train on")
-    for number in range(1, epochs + 1):
+    for number in range(first, epochs + 1):
         method.net.train()
         epoch, losses, seconds, right, answers = Epoch(number), [], [], 0, 0
         for index, (x, y) in enumerate(train, start=1):

@@ -18,14 +18,17 @@ from .run import LAYERS, bptt, build, in_fresh_process, train_batches
 from .run import train as train_once
 
 
-def train(config: Config, out: Path | None = None, compared: bool = True) -> Path:
+def train(config: Config, out: Path | None = None, compared: bool = True, resume: bool = False) -> Path:
     """Train with fastlif's layers, before that with their naive twin if `compared`; write the report, return its place.
 
     Args:
         config: all options of the training.
         out: the folder; by default a new one, runs/<data>-<model>, or with a number behind it.
         compared: also train the naive twin from the same seed, and compare.
+        resume: continue what was interrupted in `out`, with the same options, from the last whole epoch.
     """
+    if resume and out is None:
+        raise ValueError("resume needs the folder of the run to continue: give out")
     check(config)
     out = new_folder(Path("runs") / f"{config.data}-{config.model}") if out is None else out
     out.mkdir(parents=True, exist_ok=True)
@@ -38,7 +41,7 @@ def train(config: Config, out: Path | None = None, compared: bool = True) -> Pat
     }
     kinds = tuple(LAYERS) if compared else ("fastlif",)
     for layers in kinds:
-        run = in_fresh_process(train_once, config, layers, out / f"{layers}.pt")
+        run = in_fresh_process(train_once, config, layers, out, resume)
         report["runs"][layers] = asdict(run) | {"kept": asdict(compare.kept(config, layers))}
     for layers, ms in in_fresh_process(compare.step_ms, config, kinds).items():
         report["runs"][layers]["step_ms"] = ms
@@ -47,7 +50,9 @@ def train(config: Config, out: Path | None = None, compared: bool = True) -> Pat
         report["gradients"] = asdict(compare.gradients(config, trained))
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     plot.save(report, out / "report.png")
-    print(f"\n{table(report)}\n\nplot     {out / 'report.png'}\nreport   {out / 'report.json'}\nweights  {out}/*.pt")
+    print(
+        f"\n{table(report)}\n\nplot     {out / 'report.png'}\nreport   {out / 'report.json'}\nweights  {out}/fastlif.pt"
+    )
     return out
 
 

@@ -1,6 +1,7 @@
 """One training run from a Config, with fastlif's layers or their naive twin, in this process or in a fresh one."""
 
 import functools
+import json
 import multiprocessing
 import os
 import time
@@ -8,14 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from .. import data, models
+from .. import data, losses, models
 from ..nn import LIF, PerStep
-from . import measure, naive
-from .bptt import Bptt, mean_cross_entropy
+from . import checkpoint, measure, naive
+from .bptt import Bptt
 from .config import Config
 from .loop import Epoch, evaluate, fit
 
@@ -50,15 +52,26 @@ def train_batches(config: Config, dataset: data.Data) -> data.Batches:
 
 
 def bptt(config: Config, net: nn.Module, updates: int) -> Bptt:
-    """The method: AdamW, its learning rate rising and falling once over all updates."""
+    """The method: AdamW, its learning rate rising and falling once over all updates, and the method's loss."""
     optimizer = torch.optim.AdamW(net.parameters(), config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=updates)
-    loss = functools.partial(mean_cross_entropy, label_smoothing=config.label_smoothing)
+    loss = functools.partial(losses.sdt_loss, label_smoothing=config.label_smoothing)
+    if config.method == "tet":
+        options = {"lam": config.lam, "phi": config.threshold, "label_smoothing": config.label_smoothing}
+        loss = functools.partial(losses.tet_loss, **options)
     return Bptt(net, optimizer, schedule, loss)
 
 
-def train(config: Config, layers: str = "fastlif", weights: Path | None = None) -> Run:
-    """Train, with a progress bar on stderr; save the weights, if a path is given; test once, at the end."""
+def train(config: Config, layers: str = "fastlif", out: Path | None = None, resume: bool = False) -> Run:
+    """Train, with a progress bar on stderr; test once, at the end.
+
+    Args:
+        config: all options of the training.
+        layers: "fastlif" or "naive".
+        out: the folder for a checkpoint after every epoch, {layers}.checkpoint.pt, all epochs so far as JSON Lines,
+            {layers}.jsonl, and at the end the weights, {layers}.pt; nothing is written unless given.
+        resume: continue from the checkpoint there, if there is one; on a CPU to the same weights bit for bit.
+    """
     from tqdm import tqdm
 
     device = config.torch_device()
@@ -69,18 +82,48 @@ def train(config: Config, layers: str = "fastlif", weights: Path | None = None) 
         data.Batches(part, config.batch_size, config.steps, device) for part in (dataset.validation, dataset.test)
     )
     updates = config.epochs * len(batches)
-    method = bptt(config, net, updates)
+    method, epochs, earlier = bptt(config, net, updates), [], 0.0
+    kept = None if out is None else out / f"{layers}.checkpoint.pt"
+    if resume and kept is not None and kept.exists():
+        epochs, earlier = restore(checkpoint.load(kept, config, layers), method, batches)
 
-    before, began, epochs = measure.memory_now(device), time.perf_counter(), []
+    before, began = measure.memory_now(device), time.perf_counter() - earlier
     with tqdm(total=updates, desc=f"{layers:8}", unit="step", dynamic_ncols=True) as bar:
-        for epoch in fit(method, batches, config.epochs, validation, on_step=lambda outcome: bar.update()):
+        bar.update(len(epochs) * len(batches))
+        stepped = lambda outcome: bar.update()  # noqa: E731
+        for epoch in fit(method, batches, config.epochs, validation, stepped, first=len(epochs) + 1):
             epochs.append(epoch)
             bar.set_postfix_str(f"loss {epoch.loss:.3f}, validation {epoch.validation_accuracy:.1%}")
+            if kept is not None:
+                checkpoint.save(kept, config, layers, **state(method, batches, epochs, time.perf_counter() - began))
+                lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
+                (out / f"{layers}.jsonl").write_text(lines)
     seconds = time.perf_counter() - began
     accuracy = evaluate(method, test)
-    if weights is not None:
-        save(net, config, weights)
+    if out is not None:
+        checkpoint.write(out / f"{layers}.pt", {"config": asdict(config), "weights": net.state_dict()})
     return Run(layers, epochs, accuracy, seconds, measure.peak_memory(device), before)
+
+
+def state(method: Bptt, batches: data.Batches, epochs: list[Epoch], seconds: float) -> dict[str, Any]:
+    """All that the run needs after these epochs."""
+    return {
+        "weights": method.net.state_dict(),
+        "method": method.state_dict(),
+        "order": batches.generator.get_state(),
+        "random": torch.get_rng_state(),
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "seconds": seconds,
+    }
+
+
+def restore(found: dict[str, Any], method: Bptt, batches: data.Batches) -> tuple[list[Epoch], float]:
+    """Put everything back to where `state` saw it; (the epochs done, the seconds they took)."""
+    method.net.load_state_dict(found["weights"])
+    method.load_state_dict(found["method"])
+    batches.generator.set_state(found["order"])
+    torch.set_rng_state(found["random"])
+    return [Epoch(**epoch) for epoch in found["epochs"]], found["seconds"]
 
 
 def in_fresh_process(function: Callable, *args):
@@ -92,10 +135,3 @@ def in_fresh_process(function: Callable, *args):
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
-
-
-def save(net: nn.Module, config: Config, path: Path) -> None:
-    """Write the weights and the options that rebuild the network; a file there is replaced whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save({"config": asdict(config), "weights": net.state_dict()}, partial)
-    partial.replace(path)

@@ -1,0 +1,53 @@
+"""Checkpoints: a run between two epochs, in one file that is there whole or not at all."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import Config
+
+VERSION = 1
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """torch.save to `path`: whole, or (a full disk, a killed process) what was there stays."""
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+
+
+def save(path: Path, config: Config, layers: str, **state: Any) -> None:
+    """Write what continues the run: `state`, and whose it is. Numbers, texts, tensors, lists and dicts of these."""
+    write(path, {"version": VERSION, "layers": layers, "config": asdict(config), **state})
+
+
+def load(path: Path, config: Config, layers: str) -> dict[str, Any]:
+    """What `save` wrote.
+
+    Raises:
+        ValueError: it is of another version, of other layers, or of other options, which are named.
+        FileNotFoundError: there is none.
+    """
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise ValueError(f"{path} is no checkpoint of this version of fastlif")
+    own = {"layers": layers, **asdict(config)}
+    theirs = {"layers": found["layers"], **found["config"]}
+    different = [
+        f"{name} {theirs.get(name)!r} (now {own.get(name)!r})"
+        for name in own | theirs
+        if own.get(name) != theirs.get(name)
+    ]
+    if different:
+        raise ValueError(f"{path} is a checkpoint of another run: {', '.join(different)}")
+    return found
