@@ -242,6 +242,22 @@ def test_dropout_draws_the_same_mask_again():
     assert fastlif.checkpoint_time(net, x, steps=7).equal(x)
 
 
+@pytest.mark.parametrize("before", (True, False))
+def test_hooks_draw_the_same_noise_again(before):
+    net, x = nn.Sequential(nn.Linear(5, 5), fastlif.LIF()).double(), make_x(30, 2, 5)
+    if before:
+        net[0].register_forward_pre_hook(lambda module, args: args[0] + torch.randn_like(args[0]))
+    else:
+        net[0].register_forward_hook(lambda module, args, y: y + torch.randn_like(y))
+    state = torch.get_rng_state()
+    wanted, inputs = by_windows(net, x, 7)
+    torch.set_rng_state(state)
+    y = fastlif.checkpoint_time(net, x, steps=7)
+    g = torch.randn_like(y)
+    for got, want in zip(gradients(y, g, x, *net.parameters()), gradients(wanted, g, *inputs), strict=True):
+        assert norm_error(got, want) <= 1e-12
+
+
 def test_generators_are_kept_only_where_they_are_used():
     x = torch.randn(30, 2, 50, requires_grad=True)
     state = torch.get_rng_state().nbytes

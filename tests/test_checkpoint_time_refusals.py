@@ -5,6 +5,7 @@ import torch
 from cases import norm_error
 from over_time import Custom, compare, gradients, make_net, make_x, spiking
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 import fastlif
 from fastlif.models import ConvNet
@@ -113,6 +114,32 @@ def test_an_error_in_backward_leaves_the_layers_as_they_were():
     net.fails = False
     y.sum().backward()
     assert x.grad.any()
+
+
+@pytest.mark.parametrize("name", ("weight_norm", "orthogonal", "spectral_norm"))
+def test_parametrizations_act_on_weights_alone(name):
+    net, x = make_net(), make_x(9, 3, 5)
+    getattr(parametrizations, name)(net[2].module)
+    if name == "spectral_norm":
+        with pytest.raises(ValueError, match=r"weight\.0 \(_SpectralNorm\): .* freeze it with .eval\(\)"):
+            fastlif.checkpoint_time(net, x, steps=4)
+        net.eval()
+    compare(net, x, 4, 1e-12)
+    with parametrize.cached(), pytest.raises(ValueError, match="run this outside of it"):
+        fastlif.checkpoint_time(net, x, steps=4)
+
+
+def test_parametrizations_that_nobody_knows_declare_themselves():
+    class Twice(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    net, x = make_net(), make_x(9, 3, 5)
+    parametrize.register_parametrization(net[2].module, "weight", Twice())
+    with pytest.raises(ValueError, match=r"weight\.0 \(Twice\): not known .* checkpoint_time_safe = True in its class"):
+        fastlif.checkpoint_time(net, x, steps=4)
+    Twice.checkpoint_time_safe = True
+    compare(net, x, 4, 1e-12)
 
 
 @pytest.mark.parametrize(

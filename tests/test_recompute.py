@@ -80,6 +80,74 @@ def test_changed_weight_is_found():
         loss.backward()
 
 
+HOOKS = {  # they give back what they got, but contiguous, and at version 0
+    "save_on_cpu": lambda: torch.autograd.graph.save_on_cpu(pin_memory=True),
+    "copies": lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().contiguous().clone(), lambda t: t),
+}
+
+
+@pytest.mark.parametrize("hooks", HOOKS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "expanded"])
+def test_hooks_outside_may_change_the_layout(layout, hooks):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh())
+    again = fastlif.compact(copy.deepcopy(plain), recompute="conv")
+    x = inputs(layout == "channels_last").flatten(0, 1).add_(0.1)
+    x = x[:1].expand_as(x) if layout == "expanded" else x
+
+    def weighed(net, x):
+        y = net(x)
+        return (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum()
+
+    x = x.detach().requires_grad_()
+    wanted = torch.autograd.grad(weighed(plain, x), [x, *plain.parameters()])
+    with HOOKS[hooks]():
+        loss = weighed(again, x)
+    found = torch.autograd.grad(loss, [x, *again.parameters()])
+    scale = wanted[1].norm()  # the gradient of the bias before batch norm is rounding alone
+    assert all((a - b).norm() <= 1e-5 * max(b.norm(), scale) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("hooks", HOOKS)
+def test_changed_input_is_found_under_hooks_outside(hooks):
+    net, x = fastlif.compact(network(), recompute="conv"), inputs().add_(1).mul_(0.5)
+    with HOOKS[hooks]():
+        losses = [net(x).sum() for _ in range(2)]
+    losses[0].backward()
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        losses[1].backward()
+
+
+def test_where_the_input_changes_at_once_the_output_is_kept():
+    class Changing(nn.Sequential):
+        def forward(self, x):
+            y = self[0](x)
+            x.mul_(2)
+            return self[1](y)
+
+    plain = Changing(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4))
+    plain[0].weight.requires_grad_(False)  # so that nothing but recomputing would read x
+    again = fastlif.compact(copy.deepcopy(plain), recompute="conv")
+    x = inputs().flatten(0, 1)
+    grads = [torch.autograd.grad(net(x.clone()).square().sum(), net[1].weight)[0] for net in (plain, again)]
+    assert torch.equal(*grads)
+
+
+def test_without_memory():
+    net = fastlif.compact(nn.Sequential(PerStep(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4))), recompute="conv").to("meta")
+    net(inputs().to("meta")).sum().backward()
+    assert net[0].module[0].weight.grad.shape == (4, 2, 3, 3)
+
+
+def test_inference_may_be_compiled_and_exported():
+    torch._dynamo.reset()
+    net, x = fastlif.compact(nn.Sequential(PerStep(nn.Conv2d(2, 4, 3))), recompute="conv").eval(), inputs()
+    with torch.no_grad():
+        assert torch.equal(torch.compile(net, backend="eager", fullgraph=True)(x), net(x))
+        assert torch.equal(torch.export.export(net, (x,)).module()(x), net(x))
+
+
 def test_changed_output_is_kept():
     class Changed(nn.Module):
         def forward(self, y):

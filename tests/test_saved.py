@@ -1,9 +1,12 @@
 """Bytes that one layer keeps for backward, counted by saved_bytes and again by the tensors left alive."""
 
+import copy
+
 import pytest
 import torch
 from cases import RESETS
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import fastlif
 
@@ -140,6 +143,22 @@ def test_a_carried_membrane_is_kept_only_where_backward_reads_it():
 
     assert kept(surrogate="rectangle") == 4 * 2 * 125
     assert kept(surrogate="rectangle", reset_delay=True) == 4 * 2 * 125 + 4000
+
+
+def test_inside_compact_what_that_keeps_is_counted():
+    net = nn.Sequential(
+        fastlif.PerStep(nn.Conv2d(2, 4, 3, padding=1)), fastlif.LIF(), fastlif.PerStep(nn.MaxPool2d(2)),
+        nn.Flatten(2), nn.Linear(4 * 16, 100),
+    )  # fmt: skip
+    x = torch.randn(8, 2, 2, 8, 8)
+    dense = fastlif.saved_bytes(net, x)
+    for recompute in (None, "conv"):
+        with fastlif.compact(recompute=recompute):
+            found = fastlif.saved_bytes(net, x)
+        assert found == fastlif.saved_bytes(fastlif.compact(copy.deepcopy(net), recompute=recompute), x)
+        assert found.total < dense.total
+    with fastlif.compact():
+        assert fastlif.saved_bytes(lambda x: checkpoint(net, x, use_reentrant=False), x.requires_grad_()).total == 0
 
 
 def test_views_of_parameters_and_nested_arguments_do_not_count():

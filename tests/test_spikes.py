@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import fastlif
 from fastlif.memory import spikes
+from fastlif.memory.packed import Packing
 from fastlif.ops import planes
 from fastlif.ops.reference import pack, unpack
 
@@ -175,15 +176,35 @@ def test_a_change_after_packing_is_detected():
                 y.sum().backward()
 
 
+def test_a_view_of_another_dtype_is_not_spikes():
+    s, w = fastlif.LIF()((torch.randn(4, 3, 8) * 2).double()), torch.randn(16, requires_grad=True)
+    with fastlif.compact():
+        y = (s.view(torch.float32) * w).sum()
+    assert torch.autograd.grad(y, w)[0].equal(s.view(torch.float32).sum((0, 1)))
+
+
+def test_a_copy_is_known_where_it_is_exact():
+    s = fastlif.LIF()(torch.randn(4, 2, 8, 8, requires_grad=True))
+    with Packing():
+        thirds = nn.functional.avg_pool2d(s, 3)
+        assert spikes.known(thirds) == (9, 9) and spikes.known(thirds.clone()) == (9, 9)
+        assert spikes.known(thirds.double()) is None and spikes.known(thirds.bool()) is None
+        assert spikes.known(s.half()) == (1, 1) and spikes.known(s.transpose(-1, -2).reshape(4, -1)) == (1, 1)
+
+
+@pytest.mark.parametrize("modules", ([nn.GRU(7, 4)], [nn.Identity(), nn.MaxPool1d(2, return_indices=True)]))
+def test_per_step_needs_one_tensor(modules):
+    for x in (torch.randn(4, 2, 7), fastlif.LIF()(torch.randn(4, 2, 7))):
+        with pytest.raises(TypeError, match=f"return one tensor, and {type(modules[-1]).__name__} returned a tuple"):
+            fastlif.PerStep(*modules)(x)
+
+
 def test_several_consumers_share_one_plane():
     neurons = 6 * 4 * 50
     for options, own in (({"surrogate": "rectangle"}, 2), ({"surrogate": "pass_through"}, 0)):
         net = nn.Module()
-        net.lif, net.a, net.b = (
-            fastlif.LIF(**options),
-            fastlif.PerStep(nn.Linear(50, 3)),
-            fastlif.PerStep(nn.Linear(50, 2)),
-        )
+        net.lif = fastlif.LIF(**options)
+        net.a, net.b = fastlif.PerStep(nn.Linear(50, 3)), fastlif.PerStep(nn.Linear(50, 2))
 
         def run(x, net=net):
             s = net.lif(x * 1)
@@ -277,3 +298,15 @@ def test_double_backward_is_refused():
     x = torch.randn(4, 2, 7, requires_grad=True)
     with pytest.raises(RuntimeError, match="double backward"):
         torch.autograd.grad(net(x).square().sum(), x, create_graph=True)[0].sum().backward()
+
+
+def test_spikes_of_a_frozen_block_are_kept_as_bits():
+    frozen, trained = fastlif.LIF(), fastlif.PerStep(torch.nn.Linear(64, 4))
+    with torch.no_grad():
+        s = frozen(torch.randn(5, 8, 64))
+    assert fastlif.saved_bytes(trained, s).total == 5 * 8 * 64 // 8
+
+
+def test_devices_without_autocast():
+    net = torch.nn.Sequential(fastlif.LIF(), fastlif.PerStep(torch.nn.Conv2d(2, 3, 3))).to("meta")
+    assert net(torch.randn(4, 2, 2, 5, 5, device="meta")).shape == (4, 2, 3, 3, 3)

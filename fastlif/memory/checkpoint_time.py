@@ -27,7 +27,9 @@ def checkpoint_time(module: nn.Module, x: torch.Tensor, steps: int | None = None
         module: its children are layers of fastlif's, or torch modules that treat each sample by itself (dropout
             too: it draws a mask for every window, and the same one again in backward), or of a class that declares
             `checkpoint_time_safe = True`: step by step, and what it differentiates by besides x is its parameters.
-            Forward hooks run in both passes. Under DistributedDataParallel call this inside the wrapped forward.
+            Parametrizations of weights may be PyTorch's, or of classes that declare the same. Forward hooks run in both
+            passes; what they and the module draw from PyTorch's default generators is the same in both. Under
+            DistributedDataParallel call this inside the wrapped forward.
         x: [T, B, ...]; T = 0 is valid.
         steps: of a window, at least 1, the last one may be shorter; a multiple of every layer's `truncate`. By default
             sqrt(T), rounded up to such a multiple.

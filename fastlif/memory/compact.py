@@ -35,13 +35,18 @@ class Compacted:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own."""
+        if not torch.is_grad_enabled():
+            return super().forward(*args, **kwargs)
         recompute = self._compact_recompute
         if torch.compiler.is_compiling():  # which sees functions, and no hooks
             if recompute:
-                raise RuntimeError("fastlif.compact(net, recompute='conv') runs eagerly: it cannot be compiled")
+                raise RuntimeError(
+                    "fastlif.compact(net, recompute='conv') runs eagerly: it cannot be compiled for training; "
+                    "for inference compile or export it under torch.no_grad()"
+                )
             with Packing():
                 return super().forward(*args, **kwargs)
-        if not torch.is_grad_enabled() or not torch._C._autograd._saved_tensors_hooks_is_enabled():
+        if not torch._C._autograd._saved_tensors_hooks_is_enabled():
             return super().forward(*args, **kwargs)
         with Compact(recompute):
             return super().forward(*args, **kwargs)
@@ -83,18 +88,24 @@ def compact(net: nn.Module | None = None, *, recompute: str | None = None) -> An
 
     Without a network: a context manager that does the same for all that runs inside it, eagerly.
 
+    Spikes changed in place after the layer that keeps them are an error in backward, as without `compact`. Changes that
+    PyTorch does not count, through `.data`, NumPy or DLPack, are not seen, here as in `PerStep`: made to spikes before
+    the next layer has them, they give wrong gradients.
+
     Args:
         net: any network of this library's layers and others'.
-        recompute: "conv": outputs of convolutions are not kept but made again in backward, from the spikes kept of
-            their input and under the same autocast and cuDNN state; `BatchNormLIF` and `LIF` behind them take the
-            spikes from their bits, so that no other algorithm can change them. Eagerly only.
+        recompute: "conv": outputs of convolutions are not kept but made again in backward, from what is kept of their
+            input (spikes as bits; anything else, such as the output of a convolution before, as it is) and under the
+            same autocast and cuDNN state; `BatchNormLIF` and `LIF` behind them take the spikes from their bits, so that
+            no other algorithm can change them. Outputs of transposed convolutions and linear layers are kept as
+            before. Training runs eagerly only.
 
     Returns:
         net, or the context manager.
 
     Raises:
         ValueError: `recompute` is neither None nor "conv".
-        TypeError: `net` is no module, or a module inside it cannot be served; the message says which, and why.
+        TypeError: `net` is no module, or it or a module inside it cannot be served; the message says which, and why.
     """
     if recompute not in (None, "conv"):
         raise ValueError(f"recompute must be None or 'conv', got {recompute!r}")
@@ -107,6 +118,11 @@ def compact(net: nn.Module | None = None, *, recompute: str | None = None) -> An
             if isinstance(module, refused):
                 where = f"{name!r}, a {type(module).__name__}" if name else f"a {type(module).__name__}"
                 raise TypeError(f"fastlif.compact cannot serve {where}: {why}")
+    if "forward" in vars(net):
+        raise TypeError(
+            f"fastlif.compact cannot serve a {type(net).__name__} whose forward was set on the instance: set it in its "
+            "class, compact the modules inside it, or run it inside `with fastlif.compact():`"
+        )
     if not isinstance(net, Compacted):
         net.__class__ = _compacted(type(net))
     net._compact_recompute = recompute

@@ -10,20 +10,21 @@ from . import remake, spikes
 
 
 class Version:
-    """A tensor's count of in-place changes, without its memory."""
+    """A tensor's count of in-place changes, without its memory where that is an ordinary storage."""
 
     def __init__(self, x: torch.Tensor):
-        self.shape, self.then = tuple(x.shape), x._version
-        self.counter = x.detach()
-        self.counter.data = x.new_empty(0)  # the count stays shared
+        self.counter, self.then = x.detach(), x._version
+        self.shape = None if x.is_nested else x.shape
+        if x.layout == torch.strided and not x.is_nested:
+            self.counter.data = x.new_empty(0)  # the count stays shared
 
     def check(self) -> None:
         """Raise RuntimeError as autograd does, if the tensor has been changed."""
         if self.counter._version != self.then:
+            what = "a nested tensor" if self.shape is None else f"a tensor of shape {list(self.shape)}"
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"a tensor of shape {list(self.shape)} is at version {self.counter._version}; "
-                f"expected version {self.then} instead"
+                f"{what} is at version {self.counter._version}; expected version {self.then} instead"
             )
 
 
@@ -37,19 +38,21 @@ def spikes_as_bits(recompute: bool = False) -> saved_tensors_hooks:
     outer_pack, outer_unpack = outer if outer is not None else (None, None)
 
     def pack(x: torch.Tensor) -> Any:
-        version, restore = Version(x), None
+        versions, restore = [Version(x)], None
         made = remake.of(x) if recompute else None
         if made is not None:
             restore = functools.partial(made.again, size=x.shape, stride=x.stride(), offset=x.storage_offset())
             x = made.source
+            versions.append(Version(x))
         elif spikes.known(x) is not None:
             x, recipe = spikes.encode(x)
             restore = functools.partial(spikes.decode, recipe=recipe)
-        return (x if outer_pack is None else outer_pack(x)), restore, version
+        return (x if outer_pack is None else outer_pack(x)), restore, versions
 
     def unpack(kept: Any) -> torch.Tensor:
-        x, restore, version = kept
-        version.check()
+        x, restore, versions = kept
+        for version in versions:
+            version.check()
         if outer_unpack is not None:
             x = outer_unpack(x)
         return x if restore is None else restore(x)

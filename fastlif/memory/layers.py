@@ -18,17 +18,35 @@ class Keeping(torch.autograd.Function):
     def keep(ctx, x, codes, recipe, *others):
         """Save codes and what else backward needs."""
         ctx.save_for_backward(codes, *others)
-        ctx.recipe = recipe
-        ctx.version = None if torch.compiler.is_compiling() else Version(x)
+        ctx.recipe, ctx.version = recipe, None
+        if not torch.compiler.is_compiling():
+            ctx.version = Version(x)
+            with torch.enable_grad():
+                ctx.link = torch.narrow_copy(x, 0, 0, 0) if x.requires_grad else None
 
     @staticmethod
     def restore(ctx, codes, g):
         """x, after the gradient g is there."""
-        if ctx.version is not None:
-            ctx.version.check()
-            if torch.is_grad_enabled() and ctx.needs_input_grad[0]:
-                raise RuntimeError(SECOND)
-        return spikes.decode(codes, ctx.recipe, g)
+        if ctx.version is None:
+            return spikes.decode(codes, ctx.recipe, g)
+        ctx.version.check()
+        x = spikes.decode(codes, ctx.recipe).detach()
+        return x if ctx.link is None or not torch.is_grad_enabled() else Restored.apply(x, ctx.link)
+
+
+class Restored(torch.autograd.Function):
+    """The identity on x, in a first derivative. `link`, which is empty, leads to what x depends on: a second derivative
+    that goes there by x, and no other, meets this function."""
+
+    @staticmethod
+    def forward(ctx, x, link):
+        """x."""
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        """Refused."""
+        raise RuntimeError(SECOND)
 
 
 class Convolution(Keeping):
@@ -62,16 +80,20 @@ class Linear(Keeping):
     def forward(ctx, x, codes, recipe, weight, bias):
         """weight [out, in] with gradient."""
         Keeping.keep(ctx, x, codes, recipe, weight)
+        ctx.by_rows = weight.stride() == (weight.shape[1], 1)
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, g):
-        """As addmm's gradient has it, on matrices."""
+        """As mm's gradients have it, on matrices: by rows, or by columns if what they are of lies so."""
         codes, weight = ctx.saved_tensors
-        x = Keeping.restore(ctx, codes, g)
-        rows, needs = g.flatten(0, -2), ctx.needs_input_grad
-        gx = rows.mm(weight).unflatten(0, g.shape[:-1]) if needs[0] else None
-        gweight = rows.t().mm(x.flatten(0, -2)) if needs[3] else None
+        rows, x = g.flatten(0, -2), Keeping.restore(ctx, codes, g).flatten(0, -2)
+        needs, gx, gweight = ctx.needs_input_grad, None, None
+        if needs[0]:
+            gx = weight.t().mm(rows.t()).t() if x.stride() == (1, x.shape[0]) else rows.mm(weight)
+            gx = gx.unflatten(0, g.shape[:-1])
+        if needs[3]:
+            gweight = rows.t().mm(x) if ctx.by_rows else x.t().mm(rows).t()
         return gx, None, None, gweight, rows.sum(0) if needs[4] else None
 
 
@@ -107,7 +129,7 @@ class MaximumPool(Keeping):
     def backward(ctx, g):
         """PyTorch's."""
         (codes,) = ctx.saved_tensors
-        d, x = len(ctx.options[0]), Keeping.restore(ctx, codes, g)
+        d, x = len(ctx.options[0]), Keeping.restore(ctx, codes, g).detach()  # no gradient depends on it
         indices = MAXIMUM[d](x, *ctx.options)[1]
         operator = {
             2: torch.ops.aten.max_pool2d_with_indices_backward,

@@ -21,6 +21,8 @@ class Packing(TorchFunctionMode):
     def __init__(self, hooks: saved_tensors_hooks | None = None):
         super().__init__()
         self.hooks = hooks
+        if torch.compiler.is_compiling():
+            torch._dynamo.comptime.comptime(traced_change)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Any function of PyTorch."""
@@ -29,6 +31,20 @@ class Packing(TorchFunctionMode):
             return func(*args, **kwargs)
         functions, handler = BY_NAME.get(getattr(func, "__name__", ""), ((), None))
         return handler(func, *args, **kwargs) if func in functions else func(*args, **kwargs)
+
+
+def traced_change(context) -> None:
+    """Note for Dynamo that the stack of modes changes.
+
+    It would itself, at the first mode, but not inside checkpoint(), where it allows no change to what is outside,
+    though this one is taken back.
+    """
+    frame = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+    stack, effects = torch._dynamo.variables.torch_function.TorchFunctionModeStackVariable, frame.output.side_effects
+    if stack.stack_value_singleton not in effects:
+        change = stack(torch._guards.Source(), frame.symbolic_torch_function_state.mode_stack)
+        effects.track_mutable(stack.stack_value_singleton, change)
+        change.mutation_type.is_modified = True
 
 
 def innermost():
@@ -55,7 +71,7 @@ def any_needs(*tensors) -> bool:
 def cast(x, weight, bias):
     """As autocast would; a compiler has no cache of casts, so these are the same."""
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
+    if not autocasting(kind) or x.dtype == torch.float64:
         return x, weight, bias
     dtype = torch.get_autocast_dtype(kind)
     if x.dtype != dtype:
@@ -65,7 +81,12 @@ def cast(x, weight, bias):
 
 def autocasts(x) -> bool:
     """Whether eager autocast would cast the weights, keeping the cast ones for their next use: only itself can."""
-    return not torch.compiler.is_compiling() and torch.is_autocast_enabled(x.device.type)
+    return not torch.compiler.is_compiling() and autocasting(x.device.type)
+
+
+def autocasting(kind: str) -> bool:
+    """Whether autocast is on for devices of this kind; some have none."""
+    return kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
 
 
 def by_hooks(func, *args, **kwargs):
@@ -89,12 +110,23 @@ def convolution_kept(func, input, weight, bias, stride, padding, dilation, group
     d = weight.dim() - 2
     if not (serves(input, weight, bias) and input.dim() == d + 2 and any_needs(input, weight, bias)):
         return func(input, weight, bias, stride, padding, dilation, groups)
-    if isinstance(padding, str) or autocasts(input):
+    if autocasts(input):
         return by_hooks(func, input, weight, bias, stride, padding, dilation, groups)
+    padding = in_numbers(padding, weight.shape[2:], each(d, stride), each(d, dilation))
+    if isinstance(padding, str):
+        return func(input, weight, bias, stride, padding, dilation, groups)
     x, weight, bias = cast(input, weight, bias)
     options = [list(each(d, option)) for option in (stride, padding, dilation)]
     codes, recipe = spikes.encode(x)
     return Convolution.apply(x, codes if weight.requires_grad else None, recipe, weight, bias, *options, groups)
+
+
+def in_numbers(padding, kernel, stride, dilation):
+    """Padding as PyTorch has it in numbers: "valid", and "same" if it is the same on both sides."""
+    total = [n * (size - 1) for n, size in zip(dilation, kernel, strict=True)]
+    if padding == "same" and set(stride) == {1} and not any(n % 2 for n in total):
+        return [n // 2 for n in total]
+    return 0 if padding == "valid" else padding
 
 
 def linear(func, input, weight, bias=None):
@@ -165,15 +197,13 @@ def on_image(d, x, apply, options):
         return apply(x, *options)
     wide = [[neutral, *option] if isinstance(option, list) else option
             for option, neutral in zip(options, (1, 1, 0, 1), strict=False)]  # fmt: skip
-    image = same(torch.Tensor.unsqueeze, x, -2)
-    return apply(image, *wide, *options[len(wide) :]).squeeze(-2)
+    return apply(x.unsqueeze(-2), *wide, *options[len(wide) :]).squeeze(-2)
 
 
 def add(func, input, other, *args, **kwargs):
     """Sums of spikes are counts."""
-    kinds = [spikes.known(t) if spikes.ordinary(t) else None for t in (input, other)]
+    a, b = spikes.known(input), spikes.known(other)
     y = func(input, other, *args, **kwargs)
-    a, b = kinds
     if a and b and not args and not kwargs and input.dtype == other.dtype and input.shape == other.shape:
         total = spikes.Kind(a.limit + b.limit, a.divisor)
         if a.divisor == b.divisor and total.power_of_two and total.fits:
@@ -182,22 +212,17 @@ def add(func, input, other, *args, **kwargs):
 
 
 def same(func, input, *args, **kwargs):
-    """Functions that give all of x's values, in its memory or in another."""
-    kind = spikes.known(input) if spikes.ordinary(input) else None
+    """Functions that may copy: all of x's values in other memory, or a view, of which as much is known as of x."""
+    kind = spikes.known(input)
     y = func(input, *args, **kwargs)
-    if kind is None or not spikes.ordinary(y):
-        return y
-    if torch.compiler.is_compiling():
-        plane = input._fastlif_plane if (y.dtype == input.dtype and func in VIEWS) or func is torch.unflatten else None
-        y = spikes.remember(y, kind, plane)
-    elif spikes.known(y) is None and y.is_floating_point() and exact_in(y.dtype, kind):
+    if kind is not None and spikes.known(y) is None and (y.dtype == input.dtype or exact_in(y.dtype, kind)):
         y = spikes.remember(y, kind)
     return y
 
 
 def unflatten(func, *args, **kwargs):
     """A compiler cannot call the method from outside of its class."""
-    return same(torch.unflatten, *args, **kwargs)
+    return torch.unflatten(*args, **kwargs)
 
 
 def exact_in(dtype, kind):
@@ -219,10 +244,9 @@ def each(d, option):
 
 
 T = torch.Tensor
-VIEWS = (T.flatten, T.view, T.squeeze, T.unsqueeze, torch.flatten, torch.squeeze, torch.unsqueeze)
-COPIES = (T.reshape, T.contiguous, T.clone, T.to, T.float, T.double, T.half, T.bfloat16, torch.reshape, torch.clone)
+CASTS = T.to, T.float, T.double, T.half, T.bfloat16
 HANDLERS = (
-    (same, (*VIEWS, *COPIES, T.permute, T.transpose, torch.permute, torch.transpose)),
+    (same, (T.flatten, T.reshape, T.contiguous, T.clone, torch.flatten, torch.reshape, torch.clone, *CASTS)),
     (unflatten, (T.unflatten,)),
     (add, (T.add, T.__add__, T.__radd__, T.add_, T.__iadd__, torch.add)),
     (convolution, (torch.conv1d, torch.conv2d, torch.conv3d)),

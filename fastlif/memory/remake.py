@@ -15,16 +15,17 @@ class Remake:
 
     source: torch.Tensor  # the input's codes, or the input itself
     recipe: spikes.Recipe | None  # what makes the input of the codes
-    input_version: int
+    source_version: int
     function: Callable[..., torch.Tensor]
     arguments: tuple  # all but the input
     parameters: tuple[tuple[torch.Tensor, int], ...]  # and their versions
     state: dict  # of autocast and cuDNN
-    dtype: torch.dtype
-    version: int  # of the output
+    dtype: torch.dtype  # of the output, and its strides and version
+    stride: tuple[int, ...]
+    version: int
 
     def again(self, source: torch.Tensor, size, stride, offset: int) -> torch.Tensor:
-        """A view of the output, from `source` as saved-tensor hooks gave it back."""
+        """A view of the output, from `source` as saved-tensor hooks gave it back, in whatever layout."""
         for parameter, version in self.parameters:
             if parameter._version != version:
                 raise RuntimeError(
@@ -32,14 +33,11 @@ class Remake:
                     f"'conv' would run it again: a tensor of shape {list(parameter.shape)} is at version "
                     f"{parameter._version}; expected version {version} instead"
                 )
-        if self.recipe is None and source._version != self.input_version:
-            raise RuntimeError(
-                "a convolution's input has been modified by an inplace operation since forward, and recompute='conv' "
-                f"would run it again: a tensor of shape {list(source.shape)}"
-            )
-        x = source if self.recipe is None else spikes.decode(source, self.recipe)
-        with torch.no_grad(), as_then(x.device.type, self.state):
-            y = self.function(x, *self.arguments)
+        with torch.no_grad(), as_then(source.device.type, self.state):
+            x = strided_as(source, self.source.stride())
+            if self.recipe is not None:
+                x = spikes.decode(x, self.recipe)
+            y = strided_as(self.function(x, *self.arguments), self.stride)
         return y.as_strided(size, stride, offset)
 
 
@@ -49,24 +47,38 @@ def note(y: torch.Tensor, x: torch.Tensor, function, *arguments) -> torch.Tensor
     parameters = tuple((p, p._version) for p in arguments if isinstance(p, torch.Tensor))
     state = state_of(x.device.type)
     y.untyped_storage()._fastlif_remake = Remake(
-        source, recipe, x._version, function, arguments, parameters, state, y.dtype, y._version
+        source, recipe, source._version, function, arguments, parameters, state, y.dtype, y.stride(), y._version
     )
     return y
 
 
+def strided_as(x: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
+    """x with these strides; copied only if it has others."""
+    if x.stride() == stride:
+        return x
+    y = torch.empty_strided(x.shape, stride, dtype=x.dtype, device=x.device)
+    once = tuple(slice(1) if step == 0 else slice(None) for step in stride)  # expanded: one place for all
+    y[once] = x[once]
+    return y
+
+
 def of(x: torch.Tensor) -> Remake | None:
-    """How to make x again, if it is (a view of) a convolution's output, unchanged since."""
+    """How to make x again, if it is (a view of) a convolution's output, and neither that nor the input has changed."""
     if not spikes.ordinary(x) or x.layout != torch.strided:
         return None
     found = getattr(x.untyped_storage(), "_fastlif_remake", None)
-    return found if found is not None and (found.version, found.dtype) == (x._version, x.dtype) else None
+    if found is None or (found.version, found.dtype) != (x._version, x.dtype):
+        return None
+    return found if found.source._version == found.source_version else None
 
 
 def state_of(kind: str) -> dict:
     """What decides how a convolution runs on devices of this kind."""
     cudnn = torch.backends.cudnn
     return {
-        "autocast": dict(enabled=torch.is_autocast_enabled(kind), dtype=torch.get_autocast_dtype(kind)),
+        "autocast": dict(
+            enabled=torch.is_autocast_enabled(kind), dtype=torch.get_autocast_dtype(kind),
+        ) if torch.amp.is_autocast_available(kind) else None,
         "cudnn": dict(
             enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic,
             allow_tf32=cudnn.allow_tf32,
@@ -78,7 +90,8 @@ def state_of(kind: str) -> dict:
 def as_then(kind: str, state: dict):
     """Inside: the state that `state_of` found."""
     with ExitStack() as stack:
-        stack.enter_context(torch.autocast(kind, cache_enabled=False, **state["autocast"]))
+        if state["autocast"] is not None:
+            stack.enter_context(torch.autocast(kind, cache_enabled=False, **state["autocast"]))
         if state["cudnn"] is not None:
             stack.enter_context(torch.backends.cudnn.flags(**state["cudnn"]))
         yield

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from .compact import Compact
+
 
 @dataclass
 class SavedBytes:
@@ -23,10 +25,11 @@ def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes
     """Run fn(*args, **kwargs) and count every distinct storage that autograd keeps of it for backward.
 
     Parameters and buffers of `fn` (if it is a module) and the tensors among the arguments are not counted: they are
-    there anyway. A storage kept by several layers counts once, for the first. The result of `fn` is dropped.
+    there anyway. A storage kept by several layers counts once, for the first. The result of `fn` is dropped. Inside
+    `with fastlif.compact():` what that keeps is counted; what other hooks outside make of it is not.
     """
     net = fn if isinstance(fn, nn.Module) else None
-    own = [*tree_leaves((args, kwargs)), *(net.parameters() if net else ()), *(net.buffers() if net else ())]
+    own = tree_leaves((args, kwargs)) + ([] if net is None else [*net.parameters(), *net.buffers()])
     ignored = {t.untyped_storage()._cdata for t in own if isinstance(t, torch.Tensor)}  # fake ones have no address
     kept: dict[int, torch.UntypedStorage] = {}  # holds on to the storages, so that none is taken for another
     by_layer: Counter[str] = Counter()
@@ -46,6 +49,8 @@ def saved_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> SavedBytes
         if net is not None:
             stack.enter_context(_tracking(net, path))
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, outer_unpack))
+        if outer is not None and hasattr(outer_pack, "recompute"):  # compact's: again, as it serves the innermost alone
+            stack.enter_context(Compact("conv" if outer_pack.recompute else None))
         result = fn(*args, **kwargs)
     del result
     kept.clear()  # where the graph lives on it holds `pack`

@@ -1,14 +1,17 @@
 """What is known of a tensor's values: that they are spikes, or counts of spikes, and how few bits restore them exactly.
 
-Eager knowledge is an attribute of the storage: views share it, and it goes when the storage goes, so that no reused
-address can inherit it. A compiler cannot see storages; there it is an attribute of the tensor.
+Knowledge is an attribute of the storage: views share it, and it goes when the storage goes, so that no reused address
+can inherit it. For a graph that Dynamo traces it belongs to the tracer (functions `traced_*`, which Dynamo runs as they
+are): fake tensors tell it of views and of changes in place, and what enters a graph is unknown there.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..ops import planes  # noqa: F401 registers the operators
 
@@ -33,12 +36,14 @@ class Kind(NamedTuple):
 
 
 SPIKES = Kind(1, 1)
-CHANGED = "spikes that a compiled network keeps as bits have been changed in place: make new ones, as in s = s + x"
 
 
 @dataclass
 class Knowledge:
-    """Of one storage, filled by one dense tensor; void once the tensor's version has moved on."""
+    """Of one storage, filled by one dense tensor; void once the tensor's version has moved on.
+
+    In a graph that Dynamo traces `kind` and `codes` are its variables.
+    """
 
     kind: Kind
     dtype: torch.dtype
@@ -64,10 +69,11 @@ def remember(x: torch.Tensor, kind: Kind = SPIKES, plane: torch.Tensor | None = 
     """
     if (TELLS_EXPORT and torch.compiler.is_exporting()) or torch.jit.is_tracing():
         return x  # a program for inference
+    if not kind.fits or not ordinary(x):
+        return x
     if torch.compiler.is_compiling():
-        x = x.view(x.shape)  # one of several outputs takes no attribute
-        x._fastlif_kind, x._fastlif_plane, x._fastlif_version = kind, plane, x._version
-    elif kind.fits and not x.is_inference():
+        torch._dynamo.comptime.comptime(traced_remember)
+    elif not x.is_inference():
         storage = x.untyped_storage()
         if storage.nbytes() == x.numel() * x.itemsize:
             storage._fastlif = Knowledge(kind, x.dtype, x._version, plane)
@@ -77,10 +83,7 @@ def remember(x: torch.Tensor, kind: Kind = SPIKES, plane: torch.Tensor | None = 
 def known(x: torch.Tensor) -> Kind | None:
     """The kind of x's values, if x or what it is a view of was remembered and has not been changed since."""
     if torch.compiler.is_compiling():
-        kind = getattr(x, "_fastlif_kind", None)
-        if kind is not None:  # no branch can ask for the version: what it compiles to fails if it has moved on
-            torch._check(x._version == x._fastlif_version, lambda: CHANGED)
-        return kind
+        return _traced(x)[0]
     found = _knowledge(x)
     return None if found is None else found.kind
 
@@ -88,6 +91,47 @@ def known(x: torch.Tensor) -> Kind | None:
 def ordinary(x: object) -> bool:
     """Whether x is a tensor without a meaning of its own, or, when planning, what stands for one."""
     return type(x) in (torch.Tensor, FakeTensor)
+
+
+def traced_remember(context) -> None:
+    """Note what `remember` has in its locals x, kind and plane, in a graph that Dynamo traces."""
+    tracer, x, base = _in_graph(context)
+    if base is not None:
+        kind, plane = (
+            context.get_local(name)._i_will_not_complain_if_bc_breaks_VariableTracker() for name in ("kind", "plane")
+        )
+        vars(tracer).setdefault("_fastlif", {})[base] = Knowledge(kind, x.dtype, x._version, plane)
+
+
+def traced_known(context) -> None:
+    """Set the locals kind and codes to what is known of the local x, in a graph that Dynamo traces."""
+    tracer, x, base = _in_graph(context)
+    found = vars(tracer).get("_fastlif", {}).get(base)
+    if found is not None and found.version == x._version and found.dtype == x.dtype:
+        frame = context._i_will_not_complain_if_bc_breaks_InstructionTranslator()
+        frame.symbolic_locals.update(kind=found.kind, codes=found.codes)
+
+
+def _in_graph(context):
+    """(tracer, fake tensor for the local x, fake tensor in all of whose memory it lies, or None).
+
+    What checkpoint() and others run has a tracer of its own.
+    """
+    tracer = context._i_will_not_complain_if_bc_breaks_InstructionTranslator().output.current_tracer
+    x = context.get_local("x").as_fake()
+    if x.layout != torch.strided or x.is_inference():
+        return tracer, x, None
+    base = x if x._base is None else x._base
+    whole = statically_known_true(x.numel() == base.numel()) and is_non_overlapping_and_dense_or_false(x)
+    return tracer, x, base if whole else None
+
+
+def _traced(x):
+    """(kind, codes) of x in a graph that Dynamo traces, None where unknown."""
+    kind = codes = None
+    if ordinary(x):
+        torch._dynamo.comptime.comptime(traced_known)
+    return kind, codes
 
 
 def _knowledge(x: torch.Tensor) -> Knowledge | None:
@@ -105,8 +149,8 @@ def _knowledge(x: torch.Tensor) -> Knowledge | None:
 def encode(x: torch.Tensor) -> tuple[torch.Tensor, Recipe]:
     """(codes, recipe) of a known x: made once for all that ask, and shared."""
     size, stride = tuple(x.shape), tuple(x.stride())
-    if torch.compiler.is_compiling():  # an x that shares memory with a known one is all of it
-        kind, codes = x._fastlif_kind, x._fastlif_plane
+    if torch.compiler.is_compiling():
+        kind, codes = _traced(x)
         if codes is None:
             codes = _pack(x.detach(), kind)
         return codes, Recipe(kind, x.dtype, x.numel(), size, stride, -1)

@@ -4,8 +4,8 @@ import functools
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils import parametrizations, parametrize
 
 from .compact import Compacted
 
@@ -17,6 +17,10 @@ STEP_BY_STEP = (  # a sample's result depends on that sample alone, but for what
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softplus, nn.Softsign),
 )
+OF_WEIGHTS = (  # and never see x
+    parametrize.ParametrizationList,
+    *(getattr(parametrizations, name) for name in ("_WeightNorm", "_SpectralNorm", "_Orthogonal")),
+)
 
 
 @functools.cache
@@ -26,7 +30,7 @@ def classes() -> tuple[type, tuple[type, ...], frozenset[type]]:
 
     fused = getattr(layers, "BatchNormLIF", None)
     norms = (_BatchNorm,) if fused is None else (_BatchNorm, fused)
-    known = {layers.Stateful, layers.PerStep, *norms[1:], *STEP_BY_STEP}
+    known = {layers.Stateful, layers.PerStep, *norms[1:], *STEP_BY_STEP, *OF_WEIGHTS}
     return layers.Stateful, norms, frozenset(known)
 
 
@@ -63,6 +67,10 @@ def refusal(module: nn.Module, length: int, steps: int) -> str | None:
             return "without running statistics batch norm uses those of the call in eval mode too: use GroupNorm"
     if isinstance(module, _InstanceNorm) and module.training and module.track_running_stats:
         return "its running statistics would be updated twice: freeze it with .eval(), or track_running_stats=False"
+    if isinstance(module, parametrizations._SpectralNorm) and module.training:
+        return "in training mode it changes its vectors every time it is asked for the weight: freeze it with .eval()"
+    if isinstance(module, parametrize.ParametrizationList) and parametrize._cache_enabled:
+        return "parametrize.cached() would keep the weight without its gradient: run this outside of it"
     if module._compiled_call_impl is not None or hasattr(module, "_orig_mod"):
         return "it is compiled for whole sequences: hand over the module that was compiled"
     if not is_known(module):
@@ -89,12 +97,3 @@ def refuse(net: nn.Module, length: int, steps: int) -> None:
             found.append(f"  {name or 'the module itself'} ({type(module).__name__}): {reason}")
     if found:
         raise ValueError("checkpoint_time cannot run this in windows of time:\n" + "\n".join(found))
-
-
-def draws(net: nn.Module) -> bool:
-    """Whether `net` may draw random numbers: dropout, or a forward that is not known."""
-    return any(
-        (module.training and isinstance(module, (_DropoutNd, nn.RReLU)))
-        or getattr(type(module), "checkpoint_time_safe", False)
-        for module in net.modules()
-    )

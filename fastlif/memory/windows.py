@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..checks import dense_steps
-from .time_split import draws
 
 
 class Windows:
@@ -20,7 +19,6 @@ class Windows:
         self.names = {layer: name or "the module itself" for name, layer in layers.items()}
         self.layers = list(layers.values())
         self.ranges = [(t, min(t + steps, x.shape[0])) for t in range(0, max(x.shape[0], 1), steps)]
-        self.draws = draws(module)
         numbers = {id(p): i for i, p in enumerate(p for p in module.parameters() if p.requires_grad)}
         self.places = [
             (owner._parameters, name, numbers[id(p)])
@@ -39,7 +37,7 @@ class Windows:
     def forward(self, x: torch.Tensor, membranes: Sequence[torch.Tensor | None], keep: bool):
         """(outputs, final membranes, and before each window: the membranes, the states of the generators it uses)."""
         out, borders, drawn, version = None, [], [], None if x.is_inference() else x._version
-        state = generators(x) if self.draws and keep else []
+        state = generators(x) if keep else []
         with self.carrying(), self.autocast():
             for start, stop in self.ranges:
                 if keep:

@@ -56,7 +56,7 @@ class Stateful(nn.Module):
         if carried is not None:
             self._check_carried(carried, x)
         out, v, plane = self._run(x, carried)
-        if plane is not None:
+        if self.neuron.spiking:
             out = spikes.remember(out, plane=plane)
         if self.carry_state:
             self.v = v

@@ -10,8 +10,9 @@ from ..memory.packed import Packing
 class PerStep(nn.Module):
     """Fold T into the batch, apply `module`, unfold: [T, B, ...] -> module on [T * B, ...] -> [T, B, ...].
 
-    Convolution, linear and pooling inside keep spikes for backward as bits. Batch norm inside takes its statistics over
-    time, batch and space. Several modules are applied one after the other.
+    Convolution, linear and pooling inside keep spikes for backward as bits; compiled, those of layers in the same
+    graph. Batch norm inside takes its statistics over time, batch and space. Several modules are applied one after the
+    other; what they return must be one tensor, else TypeError.
     """
 
     def __init__(self, *modules: nn.Module):
@@ -33,8 +34,6 @@ class PerStep(nn.Module):
         y = self.module(x.flatten(0, 1))
         if not isinstance(y, torch.Tensor):
             last = self.module[-1] if isinstance(self.module, nn.Sequential) else self.module
-            raise TypeError(
-                "PerStep needs modules that return one tensor, "
-                f"and {type(last).__name__} returned a {type(y).__name__}: wrap it in a module that picks one"
-            )
+            returned = f"{type(last).__name__} returned a {type(y).__name__}"
+            raise TypeError(f"PerStep needs modules that return one tensor, and {returned}")
         return y.unflatten(0, x.shape[:2])
