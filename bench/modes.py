@@ -16,8 +16,6 @@ from .training import Contender, Parts, Workload
 
 
 def compiled(net: nn.Module, x: torch.Tensor) -> nn.Module:
-    """By inductor, which keeps copies of convolutions' weights for backward unless they are channels_last already."""
-    net = net.to(memory_format=torch.channels_last)
     return torch.compile(net, fullgraph=True, dynamic=False)
 
 
