@@ -34,6 +34,7 @@ def assert_equal(found, wanted):
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 def test_a_channel_at_a_time(dtype, truncate, options, monkeypatch):
     """The same bits as all channels at once and as the reference, with blocks that do not divide a channel."""
+    monkeypatch.setattr(batch_norm, "FEWEST", 32)  # the least that gives the same sums
     for shape in ((18, 2, 3, 32), (7, 1, 5, 2056), (6, 3, 2, 5, 8), (4, 2, 2, 4104)):
         torch.manual_seed(0)
         y = torch.randn(shape, dtype=dtype).mul(2)
