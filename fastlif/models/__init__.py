@@ -4,9 +4,19 @@ from torch import nn
 
 from ..surrogate import nearest
 from .convnet import ConvNet
+from .network import Network
+from .resnet import ResNet19, SEWResNet34, SpikingResNet34
+from .snn5 import SNN5
 from .vggsnn import VGGSNN
 
-MODELS = {"convnet": ConvNet, "vggsnn": VGGSNN}
+MODELS = {
+    "convnet": ConvNet,
+    "snn5": SNN5,
+    "vggsnn": VGGSNN,
+    "resnet19": ResNet19,
+    "spiking-resnet34": SpikingResNet34,
+    "sew-resnet34": SEWResNet34,
+}
 
 
 def build(name: str, *args, **options) -> nn.Module:
@@ -16,4 +26,4 @@ def build(name: str, *args, **options) -> nn.Module:
     return MODELS[name](*args, **options)
 
 
-__all__ = ["MODELS", "VGGSNN", "ConvNet", "build"]
+__all__ = ["MODELS", "SNN5", "VGGSNN", "ConvNet", "Network", "ResNet19", "SEWResNet34", "SpikingResNet34", "build"]
