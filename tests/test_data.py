@@ -1,5 +1,6 @@
-"""Data sets, their batches and encoders."""
+"""Data sets by name, their parts and batches; digits."""
 
+import hashlib
 import sys
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fastlif import data
 from fastlif.data.augment import jitter
+from fastlif.data.outside import library
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +36,27 @@ def test_unknown_data_names_the_nearest():
         data.load("digit")
 
 
+def test_unknown_options_name_the_nearest():
+    with pytest.raises(ValueError, match=r"data 'digits' takes no option 'encoding'; allowed: 'encode'; did you mean"):
+        data.load("digits", encoding="direct")
+    with pytest.raises(ValueError, match=r"unknown encode 'poison'.*did you mean 'poisson'"):
+        data.load("digits", encode="poison")
+
+
 def test_missing_sklearn_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ModuleNotFoundError, match=r"scikit-learn.*pip install 'fastlif\[train\]'"):
         data.load("digits")
 
 
-def test_direct_is_a_view_over_steps():
-    samples = torch.rand(2, 1, 8, 8)
-    x = data.direct(samples, 5)
-    assert x.shape == (5, 2, 1, 8, 8) and x.data_ptr() == samples.data_ptr() and x.stride(0) == 0
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        data.direct(samples, 0)
+def test_a_library_that_needs_another_or_cannot_be_loaded_says_so(monkeypatch, tmp_path):
+    (tmp_path / "needs_more.py").write_text("import fastlif_no_such_library")
+    (tmp_path / "built_for_another.py").write_text("raise RuntimeError('operator some::op does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"it is read by needs_more, and fastlif_no_such_library, which that"):
+        library("needs_more", "it is read by needs_more", "data")
+    with pytest.raises(RuntimeError, match=r"which cannot be loaded with torch .*some::op.*built for another"):
+        library("built_for_another", "it is read by built_for_another", "data")
 
 
 def test_training_batches_repeat_with_the_seed_and_vary_by_epoch(digits):
@@ -60,6 +71,15 @@ def test_training_batches_repeat_with_the_seed_and_vary_by_epoch(digits):
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], passes(4)[0])
     assert len(first[0]) == 1257 // 64 * 64  # batches are all full
+
+
+def test_a_run_on_digits_can_be_repeated_with_later_versions(digits):
+    generator = torch.Generator().manual_seed(0)
+    batches = data.Batches.of(digits, "train", 64, 3, generator=generator)
+    labels = torch.cat([y for _, y in batches])
+    assert labels[:10].tolist() == [4, 0, 9, 2, 1, 0, 0, 0, 2, 6]
+    assert hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16] == "dbe741c74bfbb5a2"
+    assert hashlib.sha256(generator.get_state().numpy().tobytes()).hexdigest()[:16] == "ce31898ef1b5b78e"
 
 
 def test_batches_without_a_generator_are_the_part_in_order(digits):

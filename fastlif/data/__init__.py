@@ -1,19 +1,63 @@
 """Data sets by name, with fixed training, validation and test parts, and batches of them, time first."""
 
+import functools
+import inspect
+
 from ..surrogate import nearest
+from .augment import Roll, jitter
 from .batches import Batches
+from .cifar10_dvs import cifar10_dvs
 from .digits import digits
-from .encode import direct
-from .parts import Data
+from .encode import direct, poisson, time_first
+from .event_digits import event_digits
+from .events import binary, counts
+from .images import cifar10, cifar100, imagenet
+from .parts import Data, Part, split
 
-DATA = {"digits": digits}
+DATA = {
+    "digits": digits,
+    "event-digits": event_digits,
+    "event-digits-48": functools.partial(event_digits, scale=3),
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imagenet": imagenet,
+    "cifar10-dvs": cifar10_dvs,
+}
 
 
-def load(name: str) -> Data:
-    """The data set called `name`; ValueError with the nearest names if there is none."""
+def load(name: str, **options) -> Data:
+    """The data set called `name`, made with the options of the function that `DATA` has for it.
+
+    Raises:
+        ValueError: there is none, or it takes no such option; the message has the nearest names.
+    """
     if name not in DATA:
         raise ValueError(f"unknown data {name!r}; {nearest(name, DATA)}")
-    return DATA[name]()
+    taken = inspect.signature(DATA[name]).parameters
+    for option in options:
+        if option not in taken:
+            raise ValueError(f"data {name!r} takes no option {option!r}; {nearest(option, taken)}")
+    return DATA[name](**options)
 
 
-__all__ = ["DATA", "Batches", "Data", "digits", "direct", "load"]
+__all__ = [
+    "DATA",
+    "Batches",
+    "Data",
+    "Part",
+    "Roll",
+    "binary",
+    "cifar10",
+    "cifar10_dvs",
+    "cifar100",
+    "counts",
+    "digits",
+    "direct",
+    "event_digits",
+    "imagenet",
+    "jitter",
+    "load",
+    "poisson",
+    "split",
+    "time_first",
+]

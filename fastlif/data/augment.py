@@ -1,6 +1,7 @@
 """Small random changes that a label survives."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -24,3 +25,17 @@ def jitter(
     affine = torch.stack([cos, -sin, dx, sin, cos, dy], dim=1).view(-1, 2, 3)
     grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Roll frames [..., H, W] by up to `pixels` each way, and mirror half of them where `flip`."""
+
+    pixels: int
+    flip: bool = False
+
+    def __call__(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        down, right = torch.randint(-self.pixels, self.pixels + 1, (2,), generator=generator).tolist()
+        if self.flip and torch.rand((), generator=generator) < 0.5:
+            frames = frames.flip(-1)
+        return frames.roll((down, right), (-2, -1))

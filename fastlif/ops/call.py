@@ -141,9 +141,7 @@ class BackwardCall(Call):
         super().__init__(lay, size, stride, state.device, v0, params, affine, values, options)
         mean, slope, offset, *at_once = through
         self.at_once = at_once or (None, None, 0.0)
-        self.mean, self.slope, self.offset = (
-            by_channel(p, size, stride) for p in (mean, slope, offset)
-        )
+        self.mean, self.slope, self.offset = (by_channel(p, size, stride) for p in (mean, slope, offset))
         self.state, self.bits = state, bits
         self.x = None if x is None else like_steps(x, size, stride)  # hooks may have changed its strides
         self.gs = None if gs is None else like_steps(gs, size, stride)

@@ -48,7 +48,7 @@ def train_batches(config: Config, dataset: data.Data) -> data.Batches:
     """The training batches, shuffled and varied by the seed."""
     generator = torch.Generator().manual_seed(config.seed)
     device = config.torch_device()
-    return data.Batches(dataset.train, config.batch_size, config.steps, device, generator, dataset.augment)
+    return data.Batches.of(dataset, "train", config.batch_size, config.steps, device, generator)
 
 
 def bptt(config: Config, net: nn.Module, updates: int) -> Bptt:
@@ -79,7 +79,7 @@ def train(config: Config, layers: str = "fastlif", out: Path | None = None, resu
     net = build(config, layers, dataset)
     batches = train_batches(config, dataset)
     validation, test = (
-        data.Batches(part, config.batch_size, config.steps, device) for part in (dataset.validation, dataset.test)
+        data.Batches.of(dataset, part, config.batch_size, config.steps, device) for part in ("validation", "test")
     )
     updates = config.epochs * len(batches)
     method, epochs, earlier = bptt(config, net, updates), [], 0.0
