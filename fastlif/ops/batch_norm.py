@@ -140,21 +140,21 @@ def backward(
             return gy, *totals, gweight, gbias
         sums = torch.stack([by_channel(g, size, stride) for g in by_neuron])
     gbias, gweight = sums[0].to(gbias.dtype), (sums[1] * inverse).to(gweight.dtype)
+    gradients = gy, *totals, gweight if needs[5] else mean.new_empty(0), gbias if needs[6] else mean.new_empty(0)
+    if finished or not needs[0]:
+        return gradients
     slope = offset = None
-    if count is not None and not finished:
+    if count is not None:
         everywhere = all_reduce(sums, group) / count
         slope = (everywhere[1] * inverse.double() * inverse * scale).to(scale.dtype)
         offset = (everywhere[0] * scale).to(scale.dtype)
-    if finished:
-        pass
-    elif needs[0] and in_place and y.numel():
+    if in_place and y.numel():
         nothing = torch.zeros_like(scale)
         of_channels = scale, mean, nothing if slope is None else slope, nothing if offset is None else offset
         torch.ops.fastlif.native_finish(matrix(gy), matrix(y), *of_channels, channel_stride(size, stride))
-    elif needs[0]:
+    else:
         run([True, *(False,) * 6], slope, offset)
-    empty = mean.new_empty(0)
-    return gy, *totals, gweight if needs[5] else empty, gbias if needs[6] else empty
+    return gradients
 
 
 def channels_stay_in_cache(y: torch.Tensor) -> bool:

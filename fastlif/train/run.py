@@ -90,14 +90,14 @@ def train(config: Config, layers: str = "fastlif", out: Path | None = None, resu
     before, began = measure.memory_now(device), time.perf_counter() - earlier
     with tqdm(total=updates, desc=f"{layers:8}", unit="step", dynamic_ncols=True) as bar:
         bar.update(len(epochs) * len(batches))
-        stepped = lambda outcome: bar.update()  # noqa: E731
-        for epoch in fit(method, batches, config.epochs, validation, stepped, first=len(epochs) + 1):
+        first = len(epochs) + 1
+        for epoch in fit(method, batches, config.epochs, validation, lambda outcome: bar.update(), first):
             epochs.append(epoch)
             bar.set_postfix_str(f"loss {epoch.loss:.3f}, validation {epoch.validation_accuracy:.1%}")
             if kept is not None:
-                checkpoint.save(kept, config, layers, **state(method, batches, epochs, time.perf_counter() - began))
                 lines = "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs)
                 (out / f"{layers}.jsonl").write_text(lines)
+                checkpoint.save(kept, config, layers, **state(method, batches, epochs, time.perf_counter() - began))
     seconds = time.perf_counter() - began
     accuracy = evaluate(method, test)
     if out is not None:
