@@ -1,5 +1,7 @@
 """Spiking networks by name. Each takes the maker of its neuron layers: any layer [T, B, ...] -> spikes fits in."""
 
+import inspect
+
 from torch import nn
 
 from ..surrogate import nearest
@@ -30,9 +32,14 @@ MODELS = {
 
 
 def build(name: str, *args, **options) -> nn.Module:
-    """The model called `name`, made from the arguments; ValueError with the nearest names if there is none."""
+    """The model called `name`, made from the arguments; ValueError if there is none, or it takes no such option."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; {nearest(name, MODELS)}")
+    made_by = [inspect.signature(kind).parameters for kind in MODELS[name].__mro__ if issubclass(kind, Network)]
+    taken = {option for parameters in made_by[:-1] for option in parameters}
+    for option in options:
+        if option not in taken:
+            raise ValueError(f"model {name!r} takes no option {option!r}; {nearest(option, taken)}")
     return MODELS[name](*args, **options)
 
 

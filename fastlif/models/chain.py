@@ -1,5 +1,6 @@
 """Chain: networks without branches whose every layer spikes, pooling and the last layer too."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import nn
@@ -36,12 +37,13 @@ class Chain(Network):
         batch_norm: whether each layer of weights, the last one too, is followed by batch norm.
         dropout: rate of the dropout that follows each layer of weights but the last, whose currents are the answer; a
             mask for every step and sample, drawn anew (section 3.1). The paper's rate was in table 1: 0 by default.
+        width: factor of all hidden channels and neurons, rounded, at least 1 of each.
 
     Shape: x [T, B, C, H, W] -> spikes [T, B, classes], whose mean over time is the firing rate of each class.
 
     Raises:
         ValueError: sizes, channels, neurons or classes below 1; an unknown layer; an even kernel; an image too small to
-            be halved so often; dropout outside [0, 1); alpha not positive, or without batch norm.
+            be halved so often; dropout outside [0, 1); width not positive; alpha not positive, or without batch norm.
     """
 
     def __init__(
@@ -58,13 +60,30 @@ class Chain(Network):
         alpha: float | None = None,
         batch_norm: bool = False,
         dropout: float = 0.0,
+        width: float = 1.0,
     ):
         check(shape, classes)
-        if any(width < 1 for width in hidden):
+        if any(size < 1 for size in hidden):
             raise ValueError(f"hidden must be widths of at least 1, got {tuple(hidden)}")
+        layers, hidden = scaled(layers, width), scaled(hidden, width)
         parts = Parts(neurons, per_step, norm_neurons, alpha, batch_norm, dropout)
         stages, size = convolutions(shape, layers, parts, bias, after_pool=lambda: [neurons()])
-        for width in hidden:
-            stages += parts.dense(size, width, bias)
-            size = width
+        for made in hidden:
+            stages += parts.dense(size, made, bias)
+            size = made
         super().__init__(shape, classes, stages, nn.Sequential(*parts.dense(size, classes, bias, last=True)))
+
+
+def scaled(layers: Sequence[int | str | tuple[int, int]], width: float) -> list[int | str | tuple[int, int]]:
+    """The layers with `width` times the channels or neurons, rounded, at least 1."""
+    if not 0 < width < math.inf:
+        raise ValueError(f"width must be a positive finite number, got {width}")
+    if width == 1:
+        return list(layers)
+
+    def size(layer):
+        if isinstance(layer, tuple):
+            return size(layer[0]), *layer[1:]
+        return layer if isinstance(layer, str) else max(1, round(width * layer))
+
+    return [size(layer) for layer in layers]

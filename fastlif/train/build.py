@@ -37,8 +37,8 @@ def network(config: Config, layers: str, shape: tuple[int, ...], classes: int) -
     if config.sigmoid is not None:
         neurons = functools.partial(naive.SigmoidLIF, config.sigmoid, **config.neuron)
     options = {"neurons": neurons, "per_step": per_step, "alpha": config.alpha}
-    if config.dropout is not None:
-        options["dropout"] = config.dropout
+    own = {"dropout": config.dropout, "width": config.width}
+    options |= {name: value for name, value in own.items() if value is not None}
     if layers == "fastlif" and config.batch_norm_lif:
         own = {name: value for name, value in config.neuron.items() if name != "state"}
         options["norm_neurons"] = functools.partial(BatchNormLIF, process_group=distributed.size() > 1, **own)

@@ -21,7 +21,7 @@ DECAYS = ("onecycle", "cosine", "halving", "constant")
 PRECISIONS = ("float32", "bfloat16", "float16")
 NEURON = ("decay", "threshold", "reset", "reset_amount", "reset_delay", "detach_reset", "fire_on_equal", "state")
 COUNTS = {"steps": 1, "epochs": 1, "batch_size": 1, "workers": 0, "sdt_epochs": 0}  # and the least there may be
-DATA_OPTIONS = ("root", "encode", "size", "held_out")
+DATA_OPTIONS = ("root", "encode", "period", "size", "held_out")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Config:
     encode: str | None = option(
         None, TASK, "direct or poisson, of events counts or binary; the data's own if not given"
     )
+    period: int | None = option(None, TASK, "length of a binary frame, in the events' own unit of time", type=int)
     size: int | None = option(None, TASK, "height and width of frames of recorded events", type=int)
     held_out: float | None = option(
         None, TASK, "share of the training samples that validates; the data's own if not given", type=float
@@ -76,6 +77,7 @@ class Config:
         False, NETWORK, "fastlif's layers: run convolutions again in backward, keep spikes as bits"
     )
 
+    width: float | None = option(None, NETWORK, "factor of hidden channels and neurons, of chains", type=float)
     dropout: float | None = option(None, NETWORK, "rate, of networks that have one; their own if not given", type=float)
 
     decay: float = option(0.5, UNIT, "what a step leaves of the membrane, 0 to 1")
