@@ -40,10 +40,11 @@ def grid(
         processes: how many at once; see `side_by_side`.
 
     Returns:
-        A row of every run: k, n, classifiers, seed; accuracy (test), seconds, step_ms (median), kept (bytes for
-        backward at once), and of an iteration by the paper's formulas (`fastlif.cost.local_bptt`) memory in bytes,
-        accesses, additions, macs, and merit (`fastlif.cost.figure_of_merit`; the least is best). BPTT is the run with
-        k = T, n None and trainable classifiers.
+        A row of every run: k, n, classifiers, seed; accuracy (test), train_accuracy (of the last epoch, as it was
+        trained), seconds, step_ms (median), kept (bytes for backward at once), and of an iteration by the paper's
+        formulas (`fastlif.cost.local_bptt`) memory in bytes, accesses, additions, macs, and merit
+        (`fastlif.cost.figure_of_merit`; the least is best). BPTT is the run with k = T, n None and trainable
+        classifiers.
 
     Raises:
         ValueError: another method; a window or block that cannot be, said before anything is trained.
@@ -87,8 +88,8 @@ def one(name: str, config: Config, out: Path) -> dict[str, Any]:
     counted = cost.local_bptt(stored, x, k=k, n=config.block, **options)
     return {
         "k": k, "n": config.block, "classifiers": config.classifiers, "seed": config.seed,
-        "accuracy": done.test_accuracy, "seconds": done.seconds, "epochs": len(done.epochs),
-        "step_ms": statistics.median(epoch.step_ms for epoch in done.epochs),
+        "accuracy": done.test_accuracy, "train_accuracy": done.epochs[-1].accuracy,
+        "seconds": done.seconds, "epochs": len(done.epochs), "step_ms": statistics.median(epoch.step_ms for epoch in done.epochs),
         "kept": compare.kept(config, "fastlif").total, **totals(counted),
     }  # fmt: skip
 
@@ -126,7 +127,7 @@ def by_point(rows: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]
 
 
 def draw(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """accuracy.png (figures 3 to 5), memory.png (6, 7), costs.png (9 to 13), merit.png (14): lines over k by n."""
+    """accuracy.png (figures 3 to 5), memory.png (6, 7), costs.png (9 to 13), merit.png (14): over k by n."""
     made = []
     kinds = list(dict.fromkeys(row["classifiers"] for row in rows))
 
@@ -136,8 +137,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
             points = sorted((k, own) for (c, m, k), own in by_point(rows).items() if (c, m) == (kind, n))
             values = [[row[name] for row in own] for _, own in points]
             spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
-            label = "BP" if n is None else f"LBP{n}"
-            series[label] = [k for k, _ in points], [statistics.mean(v) for v in values], spread
+            series[label(n)] = [k for k, _ in points], [statistics.mean(v) for v in values], spread
         title = f"{kind} classifiers" if len(kinds) > 1 else ylabel
         return {"series": series, "xlabel": "k", "ylabel": ylabel, "title": title, "log": True, "percent": percent}
 
@@ -145,12 +145,29 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
         "accuracy": [("accuracy", "test accuracy", True)],
         "memory": [("kept", "bytes kept", False), ("memory", "bytes by formula", False)],
         "costs": [("accesses", "memory accesses", False), ("additions", "additions", False), ("macs", "MACs", False)],
-        "merit": [("merit", "figure of merit", False)],
     }.items():
         path = folder / f"{name}.png"
         plot.panels([panel(kind, *column) for kind in kinds for column in columns], path)
         made.append(path)
-    return made
+    plot.bars([merits(rows, kind) for kind in kinds], folder / "merit.png")
+    return [*made, folder / "merit.png"]
+
+
+def merits(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """A panel of bars: the mean figure of merit over seeds, of every k by n."""
+    own = {(n, k): found for (c, n, k), found in by_point(rows).items() if c == kind}
+    windows = sorted({k for _, k in own}, reverse=True)
+    series = {
+        label(n): [statistics.mean(row["merit"] for row in own[n, k]) if (n, k) in own else None for k in windows]
+        for n in dict.fromkeys(n for n, _ in own)
+    }
+    names = [f"k = {k}" for k in windows]
+    return {"names": names, "series": series, "ylabel": "figure of merit", "title": f"{kind} classifiers"}
+
+
+def label(n: int | None) -> str:
+    """The paper's name of blocks of n layers."""
+    return "BP" if n is None else f"LBP{n}"
 
 
 def save(rows: Sequence[dict[str, Any]], config: Config, folder: Path) -> Path:

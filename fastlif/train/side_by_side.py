@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import checkpoint
 from .config import Config
 from .run import end_with_parent
@@ -29,14 +31,19 @@ def side_by_side(
         job: called as job(name, config, own folder); returns what JSON can hold. Its own folder has what an interrupted
             call has left, to go on from. Must be a function of a module.
         folder: remove it to run everything anew. A run whose config has changed since is run anew.
-        processes: how many at once; as many as there are cores unless given.
+        processes: how many at once; unless given as many as there are GPUs, or cores where there is none. GPUs are
+            dealt out to them in turn: each process sees one.
     """
     from tqdm import tqdm
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    found = {}
+    found, gpus = {}, visible_gpus()
+    count = processes or len(gpus) or os.cpu_count()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes or os.cpu_count(), context, initializer=end_with_parent) as pool:
+    turns = context.Queue()
+    for number in range(count):
+        turns.put(gpus[number % len(gpus)] if gpus else None)
+    with ProcessPoolExecutor(count, context, initializer=begin, initargs=(turns,)) as pool:
         running = {pool.submit(once, name, config, job, folder): name for name, config in configs.items()}
         try:
             for done in tqdm(as_completed(running), total=len(running), unit="run", file=sys.stderr):
@@ -45,6 +52,19 @@ def side_by_side(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return {name: found[name] for name in configs}
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def begin(turns: multiprocessing.Queue) -> None:
+    """In each process before its first run: it ends with its parent, and sees the GPU whose turn it is."""
+    end_with_parent()
+    if (gpu := turns.get()) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
 def once(name: str, config: Config, job: Job, folder: Path) -> dict[str, Any]:
