@@ -16,7 +16,7 @@ from .event_digits import event_digits
 from .events import binary, counts
 from .images import cifar10, cifar100, imagenet
 from .n_caltech101 import n_caltech101
-from .parts import Data, Part, split
+from .parts import Data, Part, labels_of, of_classes, split
 
 DATA = {
     "digits": digits,
@@ -67,8 +67,10 @@ __all__ = [
     "event_digits",
     "imagenet",
     "jitter",
+    "labels_of",
     "load",
     "n_caltech101",
+    "of_classes",
     "poisson",
     "split",
     "time_first",

@@ -77,6 +77,11 @@ class Frames:
     frame: Callable[[np.ndarray, int], torch.Tensor]
     vary: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
 
+    @property
+    def varies(self) -> bool:
+        """Whether a seed makes a difference."""
+        return self.vary is not None
+
     def __call__(self, events: np.ndarray, steps: int, seed: int | None) -> torch.Tensor:
         made = self.frame(events, steps)
         if seed is None or self.vary is None:

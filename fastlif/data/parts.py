@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from .encode import direct
 
@@ -47,6 +47,11 @@ class Part(Dataset):
     make: Callable[[Any, int, int | None], torch.Tensor]
     steps: int = 1
 
+    @property
+    def varied(self) -> bool:
+        """Whether a seed changes a sample: `make` says so in an attribute of that name, or is taken to."""
+        return getattr(self.make, "varies", True)
+
     def at(self, steps: int) -> "Part":
         """The same samples at another T."""
         return replace(self, steps=steps)
@@ -58,6 +63,26 @@ class Part(Dataset):
         index, seed = key if isinstance(key, tuple) else (key, None)
         raw, label = self.source[self.indices[index]]
         return self.make(raw, self.steps, seed), label
+
+
+def labels_of(part: Dataset) -> np.ndarray:
+    """The labels of all samples [N], without making samples where a part has labels apart."""
+    if isinstance(part, TensorDataset):
+        return part.tensors[1].numpy()
+    if isinstance(part, Part):
+        labels = getattr(part.source, "labels", None)
+        if labels is not None:
+            return np.asarray(labels)[np.asarray(part.indices)]
+        return np.array([part.source[index][1] for index in part.indices])
+    return np.array([int(label) for _, label in part])
+
+
+def of_classes(data: Data, classes: np.ndarray) -> Data:
+    """The data with those training samples alone that are of the classes, bool [classes]."""
+    chosen = np.flatnonzero(classes[labels_of(data.train)]).tolist()
+    if isinstance(data.train, Part):
+        return replace(data, train=replace(data.train, indices=[data.train.indices[index] for index in chosen]))
+    return replace(data, train=Subset(data.train, chosen))
 
 
 def split(labels: Sequence[int], share: float) -> tuple[list[int], list[int]]:

@@ -6,6 +6,8 @@ from torch import nn
 
 from ..surrogate import nearest
 from .alexnet import AlexNet
+from .bloc_net import BlocNet, Thresholds
+from .bloc_nets import BlocResNet9, BlocResNet11, BlocSmall, BlocVGG16
 from .chain import Chain
 from .convnet import ConvNet
 from .lenet import LeNet1, LeNet2
@@ -28,6 +30,10 @@ MODELS = {
     "alexnet": AlexNet,
     "vgg11": VGG11,
     "sew-resnet18": SEWResNet18,
+    "bloc-resnet9": BlocResNet9,
+    "bloc-resnet11": BlocResNet11,
+    "bloc-vgg16": BlocVGG16,
+    "bloc-small": BlocSmall,
 }
 
 
@@ -35,8 +41,8 @@ def build(name: str, *args, **options) -> nn.Module:
     """The model called `name`, made from the arguments; ValueError if there is none, or it takes no such option."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; {nearest(name, MODELS)}")
-    made_by = [inspect.signature(kind).parameters for kind in MODELS[name].__mro__ if issubclass(kind, Network)]
-    taken = {option for parameters in made_by[:-1] for option in parameters}
+    makers = [kind for kind in MODELS[name].__mro__ if kind.__module__.startswith(__name__) and kind is not Network]
+    taken = {option for kind in makers for option in inspect.signature(kind).parameters}
     for option in options:
         if option not in taken:
             raise ValueError(f"model {name!r} takes no option {option!r}; {nearest(option, taken)}")
@@ -49,6 +55,11 @@ __all__ = [
     "VGG11",
     "VGGSNN",
     "AlexNet",
+    "BlocNet",
+    "BlocResNet9",
+    "BlocResNet11",
+    "BlocSmall",
+    "BlocVGG16",
     "Chain",
     "ConvNet",
     "LeNet1",
@@ -58,5 +69,6 @@ __all__ = [
     "SEWResNet18",
     "SEWResNet34",
     "SpikingResNet34",
+    "Thresholds",
     "build",
 ]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from .. import data, losses, models
 from ..memory.compact import compact
 from ..nn import LIF, BatchNormLIF, PerStep
 from . import distributed, naive
+from .bloctrain import BlocTrain
 from .bptt import Bptt
 from .config import Config, Phase
 from .local_blocks import Classifier, randomize
@@ -37,7 +39,9 @@ def network(config: Config, layers: str, shape: tuple[int, ...], classes: int) -
     if config.sigmoid is not None:
         neurons = functools.partial(naive.SigmoidLIF, config.sigmoid, **config.neuron)
     options = {"neurons": neurons, "per_step": per_step, "alpha": config.alpha}
-    own = {"dropout": config.dropout, "width": config.width}
+    own = {"dropout": config.dropout, "width": config.width, "residuals": config.residuals}
+    if config.model.startswith("bloc-"):
+        own |= {"exits": config.method == "bloctrain", "detectors": not config.base, "thresholds": config.thresholds}
     options |= {name: value for name, value in own.items() if value is not None}
     if layers == "fastlif" and config.batch_norm_lif:
         own = {name: value for name, value in config.neuron.items() if name != "state"}
@@ -85,9 +89,24 @@ def method(config: Config, net: nn.Module, phase: Phase, updates: int) -> Method
         return LocalBPTT(
             net, optimizers, *cut, loss(config, 1), config.update, precision(config), functools.partial(block, config)
         )
+    if config.method == "bloctrain":
+        return bloc_method(config, net, getattr(net, "depth", 0), updates)
     optimizer = optimizers(list(net.parameters()))
     schedule = schedules(optimizer)
     return Bptt(net, optimizer, schedule, loss(config, 1), precision(config), distributed.parallel(net))
+
+
+def bloc_method(config: Config, net: nn.Module, number: int, updates: int, cached: bool = False) -> BlocTrain:
+    """BlocTrain of block `number` of a network, the last one if there is none, over so many updates.
+
+    From the third block on the learning rate is `finetune_lr` (2e-4 and 1e-4 in section 5.1).
+    """
+    number = min(number, len(getattr(net, "blocks", [0])) - 1)
+    phase = config.phases[-1] if number < 2 else replace(config.phases[-1], lr=config.finetune_lr)
+    optimizers = functools.partial(optimizer_of, config, phase)
+    schedules = functools.partial(schedule_of, config, phase, updates)
+    parallel = functools.partial(block, config)
+    return BlocTrain(net, number, optimizers, schedules, cached, precision(config), parallel)
 
 
 def block(config: Config, unit: nn.Module) -> nn.Module | None:

@@ -12,6 +12,7 @@ from torch import nn
 from ..memory import saved_bytes
 from ..nn import BatchNormLIF
 from . import build, measure
+from .bloctrain import BlocTrain
 from .build import LAYERS
 from .config import Config
 from .local_bptt import LocalBPTT
@@ -49,7 +50,7 @@ def kept(config: Config, layers: str) -> Kept:
     net, (x, _) = begin(config, layers)
     method = build.method(config, net, config.phases[-1], 1)
     with autocast(x.device, build.precision(config)):
-        if isinstance(method, LocalBPTT):
+        if isinstance(method, (LocalBPTT, BlocTrain)):
             net, x, counted = method.kept(x)
         else:
             counted = saved_bytes(net, x)

@@ -1,5 +1,6 @@
 """Config: every option of a training run, checked before anything is done. The command line is made from it."""
 
+import argparse
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 import torch
 
 from ..data import DATA
-from ..models import MODELS
+from ..models import MODELS, Thresholds
 from ..neuron import Neuron
 from ..surrogate import BY_NAME, nearest
 from .local_bptt import both
 
-METHODS = ("bptt", "tet", "tit", "local-bptt")
+METHODS = ("bptt", "tet", "tit", "local-bptt", "bloctrain")
 LOSSES = ("cross-entropy", "mse")
 CLASSIFIERS = ("trainable", "random")
+CACHES = ("auto", "on", "off")
 UPDATES = ("window", "sample")
 OPTIMIZERS = ("adamw", "adam", "sgd")
 DECAYS = ("onecycle", "cosine", "halving", "constant")
@@ -39,12 +41,13 @@ def option(default: Any, group: str, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"group": group, "help": help, **more})
 
 
-TASK, NETWORK, UNIT, COURSE, LOCAL, HOW = (
+TASK, NETWORK, UNIT, COURSE, LOCAL, BLOCS, HOW = (
     "what to train",
     "the network",
     "the neuron (see fastlif.lif)",
     "how to train",
     "local truncated BPTT (method local-bptt)",
+    "BlocTrain (method bloctrain, a model bloc-...)",
     "on what machine",
 )
 
@@ -77,7 +80,12 @@ class Config:
         False, NETWORK, "fastlif's layers: run convolutions again in backward, keep spikes as bits"
     )
 
-    width: float | None = option(None, NETWORK, "factor of hidden channels and neurons, of chains", type=float)
+    width: float | None = option(
+        None, NETWORK, "factor of hidden channels and neurons, of networks that have one", type=float
+    )
+    residuals: bool | None = option(
+        None, NETWORK, "of bloc-...: residual connections (theirs if not given)", action=argparse.BooleanOptionalAction
+    )
     dropout: float | None = option(None, NETWORK, "rate, of networks that have one; their own if not given", type=float)
 
     decay: float = option(0.5, UNIT, "what a step leaves of the membrane, 0 to 1")
@@ -92,7 +100,8 @@ class Config:
     surrogate: str = option(
         "rectangle",
         UNIT,
-        "triangle, rectangle, pass_through, sigmoid, atan, fast_sigmoid; triangle:2 is of width 2",
+        "triangle, rectangle, pass_through, sigmoid, atan, fast_sigmoid; triangle:2 is of width 2, triangle:1:0.3 also "
+        "of height 0.3",
     )
     state: str = option("exact", UNIT, "what fastlif keeps for backward: exact or compact")
     sigmoid: float | None = option(
@@ -103,7 +112,9 @@ class Config:
         metavar="K",
     )
 
-    epochs: int = option(80, COURSE, "passes over the training part; of tit those at the last T")
+    epochs: int = option(
+        80, COURSE, "passes over the training part; of tit those at the last T, of bloctrain each block's"
+    )
     inherit: str = option("", COURSE, "phases before, as T:epochs,T:epochs; of tit 2:(6 times --epochs) if not given")
     batch_size: int = option(64, COURSE, "samples a batch, over all processes", metavar="B")
     optimizer: str = option("adamw", COURSE, "adamw, adam or sgd (momentum 0.9, which onecycle varies)")
@@ -125,6 +136,21 @@ class Config:
     classifiers: str = option("trainable", LOCAL, "of blocks: trainable, or random")
     update: str = option("window", LOCAL, "when weights are updated: after each window, or after the sample")
 
+    hardness: float | None = option(
+        None, BLOCS, "validation accuracy below which a class is hard; mean and deviations if not given", type=float
+    )
+    hardness_std: float = option(-1.0, BLOCS, "hard is what is this many standard deviations above the mean accuracy")
+    target: float | None = option(None, BLOCS, "validation accuracy with which no more blocks are added", type=float)
+    conf: float = option(0.9999, BLOCS, "confidence with which a sample leaves")
+    high: float = option(0.5, BLOCS, "probability of a hard class below which a sample leaves")
+    low: float = option(0.05, BLOCS, "probability of a hard class below which an answer that is one is refined")
+    base: bool = option(False, BLOCS, "BlocTrain-base: all classes in all blocks, no detectors")
+    place: bool = option(False, BLOCS, "in the end, leave out exits that cost more than they save")
+    cache: str = option(
+        "auto", BLOCS, "spikes of trained blocks kept as bits: on, off, or auto, where input is always the same"
+    )
+    cache_limit: float = option(4.0, BLOCS, "of that, gigabytes at most")
+
     precision: str = option("float32", HOW, "float32, or autocast to bfloat16 or float16")
     device: str = option("auto", HOW, "cpu, cuda, cuda:1, ...; auto is a GPU if there is one")
     workers: int = option(0, HOW, "processes that read samples from files")
@@ -133,6 +159,7 @@ class Config:
         self._check_names()
         self._check_numbers()
         Neuron(**self.neuron)
+        self.thresholds  # noqa: B018 raises where they cannot be
         if self.sigmoid is not None and self.batch_norm_lif:
             raise ValueError("sigmoid is plain PyTorch: it cannot go with batch_norm_lif")
         if self.batch_norm_lif and self.state != "exact":
@@ -156,6 +183,7 @@ class Config:
             ("loss", LOSSES),
             ("classifiers", CLASSIFIERS),
             ("update", UPDATES),
+            ("cache", CACHES),
             ("precision", PRECISIONS),
         ):
             if getattr(self, name) not in known:
@@ -171,7 +199,7 @@ class Config:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in [0, 2**63), got {self.seed}")
-        for name in ("lr", "finetune_lr", "sigmoid"):
+        for name in ("lr", "finetune_lr", "sigmoid", "cache_limit"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a positive finite number, got {value}")
@@ -179,6 +207,11 @@ class Config:
             raise ValueError(f"weight_decay must be a finite number, at least 0, got {self.weight_decay}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        for name in ("hardness", "target"):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is a share, in [0, 1], got {value}")
+        if not math.isfinite(self.hardness_std):
+            raise ValueError(f"hardness_std must be a finite number, got {self.hardness_std}")
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam must be in [0, 1], got {self.lam}")
 
@@ -196,11 +229,18 @@ class Config:
     @property
     def neuron(self) -> dict[str, object]:
         """The options of a layer of neurons."""
-        name, _, width = self.surrogate.partition(":")
+        name, *numbers = self.surrogate.split(":")
         if name not in BY_NAME:
             raise ValueError(f"unknown surrogate {name!r}; {nearest(name, BY_NAME)}")
-        surrogate = {"surrogate": BY_NAME[name](float(width)) if width else name}
+        if len(numbers) > len(fields(BY_NAME[name])):
+            raise ValueError(f"surrogate {name!r} has {len(fields(BY_NAME[name]))} numbers, got {self.surrogate!r}")
+        surrogate = {"surrogate": BY_NAME[name](*map(float, numbers)) if numbers else name}
         return {name: getattr(self, name) for name in NEURON} | surrogate
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """When samples leave a network of blocks."""
+        return Thresholds(self.conf, self.high, self.low)
 
     @property
     def windows(self) -> tuple[int, int]:

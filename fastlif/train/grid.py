@@ -89,7 +89,8 @@ def one(name: str, config: Config, out: Path) -> dict[str, Any]:
     return {
         "k": k, "n": config.block, "classifiers": config.classifiers, "seed": config.seed,
         "accuracy": done.test_accuracy, "train_accuracy": done.epochs[-1].accuracy,
-        "seconds": done.seconds, "epochs": len(done.epochs), "step_ms": statistics.median(epoch.step_ms for epoch in done.epochs),
+        "seconds": done.seconds, "epochs": len(done.epochs),
+        "step_ms": statistics.median(epoch.step_ms for epoch in done.epochs),
         "kept": compare.kept(config, "fastlif").total, **totals(counted),
     }  # fmt: skip
 

@@ -17,7 +17,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # x [T, B, ...], labels [B]
 
 @dataclass
 class Epoch:
-    """One pass over the training batches: T, mean loss, shares of right answers, and the median time of a step."""
+    """One pass over the training batches: T, mean loss, shares of right answers, the median time of a step, and the
+    seconds of all steps and of what reads and prepares their batches."""
 
     number: int
     steps: int = 0
@@ -25,6 +26,7 @@ class Epoch:
     accuracy: float | None = None
     validation_accuracy: float | None = None
     step_ms: float = 0.0
+    seconds: float = 0.0
 
 
 def fit(
@@ -52,7 +54,7 @@ def fit(
         raise ValueError("there are no batches to train on")
     for number in range(first, epochs + 1):
         method.net.train()
-        epoch, losses, seconds, counts = Epoch(number), [], [], []
+        epoch, losses, seconds, counts, start = Epoch(number), [], [], [], time.perf_counter()
         for index, (x, y) in enumerate(train, start=1):
             began = time.perf_counter()
             try:
@@ -70,6 +72,7 @@ def fit(
         if broken := not_finite(method.net):
             raise NotFiniteError(f"epoch {number}: {broken} is not finite: the last updates broke it")
         epoch.steps, epoch.step_ms = len(x), 1000 * statistics.median(seconds)
+        epoch.seconds = time.perf_counter() - start
         mean, processes = total(torch.stack([torch.stack(losses).mean(), torch.ones_like(losses[0])])).tolist()
         epoch.loss = mean / processes
         epoch.accuracy = share(counts) if counts else None

@@ -10,6 +10,9 @@ local/... are those of local truncated BPTT: losses, optimizers, epochs and the 
 3.1, T of 3.3 and 3.4, batches of figures 6 and 7 (those of n-caltech101 and tiny-es-imagenet are chosen), (k, n) by
 what sections 3.4 and 5.2 found best, all samples trained on. Learning rates and dropout were in table 1, which is lost:
 rates are chosen, dropout is left out.
+
+bloctrain/... are those of BlocTrain: epochs, batches, rates and the validation part of 10,000 images of section 5.1, no
+variation of images but what the data sets have; hardness by section 6.1. high, low, leak and dampening are choices.
 """
 
 from typing import Any
@@ -32,6 +35,14 @@ LOCAL = UNIT | dict(method="local-bptt", label_smoothing=0.0, weight_decay=0.0, 
 MSE = LOCAL | dict(loss="mse", optimizer="sgd", lr=0.1, held_out=0.0)
 DEEP = LOCAL | dict(loss="cross-entropy", optimizer="adam", lr=1e-3, held_out=0.0, batch_norm_lif=True)
 FAST = LOCAL | dict(loss="mse", optimizer="adam", lr=2e-3, model="lenet1", epochs=40)
+
+BLOC_UNIT = dict(decay=0.99, threshold=1.0, reset_delay=True, detach_reset=False, fire_on_equal=False)
+BLOC = BLOC_UNIT | dict(
+    method="bloctrain", surrogate="triangle:1:0.3", encode="poisson", steps=100, epochs=125, batch_size=64,
+    optimizer="adam", lr=2e-4, finetune_lr=1e-4, lr_decay="constant", weight_decay=0.0, label_smoothing=0.0,
+    held_out=0.2,
+)  # fmt: skip
+BLOC_SMALL = BLOC | dict(model="bloc-small", steps=20, lr=2e-3, finetune_lr=1e-3, epochs=30, held_out=None, decay=0.9)
 
 RECIPES: dict[str, dict[str, Any]] = {
     "tet/cifar10/resnet19": CIFAR | dict(model="resnet19", data="cifar10"),
@@ -63,6 +74,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     | dict(model="sew-resnet18", data="tiny-es-imagenet", steps=8, window="4", block=2, batch_size=128),
     "local/digits/lenet1": FAST | dict(data="digits", steps=20, window="5", block=2),
     "local/event-digits/lenet1": FAST | dict(data="event-digits", encode="binary", steps=60, window="10", block=1),
+    "bloctrain/cifar10/resnet9": BLOC | dict(model="bloc-resnet9", data="cifar10", hardness_std=-1.0),
+    "bloctrain/cifar100/resnet11": BLOC | dict(model="bloc-resnet11", data="cifar100", hardness_std=0.5),
+    "bloctrain/cifar100/vgg16": BLOC | dict(model="bloc-vgg16", data="cifar100", hardness_std=0.5),
+    "bloctrain/digits/small": BLOC_SMALL | dict(data="digits", encode="direct"),
+    "bloctrain/event-digits/small": BLOC_SMALL | dict(data="event-digits", encode=None),
 }
 
 

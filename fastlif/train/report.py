@@ -36,8 +36,8 @@ def train(
     """
     if resume and out is None:
         raise ValueError("resume needs the folder of the run to continue: give out")
-    if config.method == "local-bptt":
-        compared = False  # naive layers carry no membrane from window to window
+    if config.method in ("local-bptt", "bloctrain"):
+        compared = False  # naive layers carry no membrane from window to window, and have no leaky integrator
     kinds = tuple(LAYERS) if compared and not distributed.launched() else ("fastlif",)
     with distributed.joined(config.torch_device()):
         check(config, tensorboard)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import data
-from . import build, checkpoint, distributed, measure, saved
+from . import bloc_course, build, checkpoint, distributed, measure, saved
 from .config import Config
 from .log import Log
 from .loop import Epoch, evaluate, fit
@@ -71,10 +71,12 @@ def train(
     each = len(dataset.train) // config.batch_size
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(Log(out, layers, tensorboard, len(epochs) + 1)) if writes else None
-        steps = each * sum(phase.epochs for phase in config.phases)
+        rounds = len(net.blocks) if config.method == "bloctrain" else 1
+        steps = each * rounds * sum(phase.epochs for phase in config.phases)
         options = {"desc": f"{layers:8}", "unit": "step", "dynamic_ncols": True, "disable": distributed.rank() > 0}
         bar = stack.enter_context(tqdm(total=steps, initial=each * len(epochs), **options))
-        for number, method, epoch in course(config, net, dataset, order, found, lambda outcome: bar.update()):
+        all_epochs = bloc_course.course if config.method == "bloctrain" else course
+        for number, method, epoch in all_epochs(config, net, dataset, order, found, lambda outcome: bar.update()):
             epochs.append(epoch)
             bar.set_postfix_str(shown(epoch))
             if on_epoch is not None:

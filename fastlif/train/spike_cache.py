@@ -1,0 +1,87 @@
+"""SpikeCache: the spikes of blocks that learn no more, as bits, so that these run once and not in every epoch."""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..models import BlocNet
+from .bloctrain import joined
+
+
+class SpikeCache:
+    """Batches (spikes [T, B, features], labels [B]) of what a block is given, shuffled anew in each pass.
+
+    Args:
+        net: its blocks before `number` run once, over `batches`.
+        number: of the block that is to learn.
+        batches: the samples, (x [T, B, ...], labels [B]), each once; gone through when the cache is first iterated.
+        samples: how many there are.
+        batch_size: of the batches that are given out; what is left over sits a pass out.
+        generator: shuffles.
+        limit: bytes at most.
+        in_memory: bytes up to which the bits are kept in memory; else they lie in a file in `folder`, mapped into it.
+
+    Raises:
+        ValueError: the cache would be larger than `limit`; batch_size is larger than `samples`.
+    """
+
+    def __init__(
+        self,
+        net: BlocNet,
+        number: int,
+        batches: Collection[tuple[torch.Tensor, torch.Tensor]],
+        samples: int,
+        batch_size: int,
+        generator: torch.Generator,
+        limit: float = 4e9,
+        in_memory: float = 1e9,
+        folder: Path = Path(),
+    ):
+        if batch_size > samples:
+            raise ValueError(f"batch_size must be at most {samples}, the number of samples, got {batch_size}")
+        self.net, self.number, self.batches, self.samples = net, number, batches, samples
+        self.batch_size, self.generator = batch_size, generator
+        self.features = sum(np.prod(net.shapes[source + 1]) for source in net.blocks[number].sources)
+        self.steps = batches.steps
+        self.row = int(-(-self.steps * self.features // 8))
+        self.nbytes, self.rows, self.labels = self.row * samples, None, None
+        self.file = folder / f"spikes-{number}" if self.nbytes > in_memory else None
+        if self.nbytes > limit:
+            raise ValueError(
+                f"the spikes of {samples} samples need {self.nbytes / 1e6:.1f} MB, and the cache may have "
+                f"{limit / 1e6:.1f} MB: give it more, or leave it out"
+            )
+
+    def __len__(self) -> int:
+        return self.samples // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        if self.rows is None:
+            self.fill()
+        order = torch.randperm(self.samples, generator=self.generator)
+        device = next(self.net.parameters()).device
+        for first in range(0, len(self) * self.batch_size, self.batch_size):
+            chosen = order[first : first + self.batch_size]
+            rows = torch.from_numpy(self.rows[chosen.numpy()]).to(device)
+            size = [len(chosen), self.steps * self.features]
+            x = torch.ops.fastlif.unpack_spikes(rows, size, [size[1], 1], torch.float32)
+            x = x.view(len(chosen), self.steps, self.features).transpose(0, 1)
+            yield x, self.labels[chosen].to(device)
+
+    def fill(self) -> None:
+        """Run the blocks before over all samples."""
+        shape = self.samples, self.row
+        if self.file is None:
+            self.rows = np.empty(shape, np.uint8)
+        else:
+            self.rows = np.memmap(self.file, np.uint8, "w+", shape=shape)
+        labels, done = [], 0
+        for x, y in self.batches:
+            spikes = joined(self.net.feed(self.number, x)).transpose(0, 1).contiguous()
+            bits = torch.ops.fastlif.pack_spikes(spikes, len(y))
+            self.rows[done : done + len(y)] = bits.cpu().numpy()
+            labels.append(y.cpu())
+            done += len(y)
+        self.labels = torch.cat(labels)
