@@ -15,7 +15,7 @@ from .method import Outcome, autocast, require_finite
 
 
 class BlocTrain:
-    """A `Method`: cross-entropy of the classifier and of the detector, and its gradient through one block (algorithm 2).
+    """A `Method`: cross-entropy of classifier and detector, and its gradient through one block (algorithm 2).
 
     Args:
         net: a `fastlif.models.BlocNet` with exits.
