@@ -138,11 +138,16 @@ def test_an_error_inside_leaves_no_hooks():
 def test_a_carried_membrane_is_kept_only_where_backward_reads_it():
     x, v0 = torch.randn(4, 1000), torch.zeros(1000, requires_grad=True)
 
-    def kept(**options):
-        return fastlif.saved_bytes(lambda x: fastlif.lif(x * 1, v0 * 1, **options), x).total
+    def kept(detached=False, **options):
+        start = v0.detach() if detached else v0
+        return fastlif.saved_bytes(lambda x: fastlif.lif(x * 1, start * 1, **options), x).total
 
     assert kept(surrogate="rectangle") == 4 * 2 * 125
     assert kept(surrogate="rectangle", reset_delay=True) == 4 * 2 * 125 + 4000
+    x.requires_grad_()
+    assert kept(detached=True, surrogate="rectangle", reset_delay=True) == 4 * 2 * 125
+    threshold = torch.ones((), requires_grad=True)
+    assert kept(detached=True, threshold=threshold, surrogate="rectangle", reset_delay=True) == 4 * 2 * 125 + 4000 + 4
 
 
 def test_inside_compact_what_that_keeps_is_counted():

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def add(commands) -> None:
     landscape.add_argument("--points", type=int, default=21, help="along each direction, odd")
     landscape.add_argument("--extent", type=float, default=0.5, help="of the plane; 1 moves a filter by its own norm")
     landscape.add_argument("--seed", type=int, default=0, help="of the two directions")
-    for added in (spikes, over_time, energy, landscape):
+    leaving = kind("exits", exits, "exits of a network that bloctrain has left (BlocTrain, figures 5 to 7, 9 and 10)")
+    for added in (spikes, over_time, energy, landscape, leaving):
         add_data(added)
 
 
@@ -108,6 +110,28 @@ def landscapes(options: argparse.Namespace) -> None:
         plane = loss_landscape(trained.net, losses, batches, options.points, options.extent, options.seed)
         found[name] = asdict(plane)
     plot.landscapes(found, options.out)
+
+
+def exits(options: argparse.Namespace) -> None:
+    """Accuracy and costs by confidence, samples leaving and classes by block, memory and time of training each."""
+    from .. import plot
+    from ..analysis import at_confidences, classes_of
+    from ..cost.bloctrain import training_memory
+    from ..models import BlocNet
+    from ..train import build
+
+    if len(options.runs) > 1:
+        raise ValueError(f"exits are drawn of one network, got {len(options.runs)}")
+    ((name, trained, dataset),) = networks(options)
+    net, steps = trained.net, trained.config.steps
+    if not isinstance(net, BlocNet) or not net.exits:
+        raise ValueError(f"{name} is no network of blocks with exits: fastlif train --method bloctrain leaves one")
+    found = at_confidences(net, build.batches(trained.config, dataset, options.part, steps), steps)
+    blocks, whole = training_memory(net, steps, trained.config.batch_size)
+    epochs = [json.loads(line) for line in (options.runs[0] / "fastlif.jsonl").read_text().splitlines()]
+    each = trained.config.epochs
+    seconds = [statistics.median(e["seconds"] for e in epochs[n * each : (n + 1) * each]) for n in range(net.depth)]
+    plot.exits([asdict(one) for one in found], classes_of(net), [whole / b for b in blocks], seconds, options.out)
 
 
 def all_looks(options: argparse.Namespace) -> list:

@@ -19,8 +19,8 @@ class BlocResNet9(BlocNet):
     from the block's input, which is the paper's residual connection between blocks. A classifier is a hidden layer and
     the output. Figure 3, which had the sizes, is lost; "similar to the topology presented in Lee et al. (2020)": the
     convolutions are theirs. Of hidden neurons the first block has 512, the others 1024: with these the paper's count of
-    memory, for one sample, is 1.32 and 3.0 times less than end to end in blocks 1 and 2, and less in block 3 than in 2
-    (1.32 to 2.95 in section 5.2, which says so; `fastlif.cost.bloctrain`).
+    memory, for one sample, is 1.33, 3.02 and 2.83 times less than end to end in blocks 1 to 3
+    (1.32 to 2.95 in section 5.2, and a little more in block 3 than in block 2; `fastlif.cost.bloctrain`).
 
     Args:
         shape, classes, neurons, per_step, **options: as for `BlocNet`.

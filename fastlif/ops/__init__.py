@@ -108,7 +108,8 @@ def setup_context(ctx, inputs, output):
     ctx.set_materialize_grads(False)
     # x if backward recomputes from it: whole, or (truncation) the state has a copy of some steps
     saved_x = x if keep == Keep.INPUT and options[-2] == options[-1] else None
-    reads_v0 = keep == Keep.INPUT or options[0] == DELAYED
+    # what was fired before step 0 is for the gradients of v0 and threshold alone
+    reads_v0 = keep == Keep.INPUT or (options[0] == DELAYED and (ctx.needs_input_grad[1] or ctx.needs_input_grad[4]))
     saved_bits = bits if emit and keep == Keep.INPUT else None
     ctx.save_for_backward(saved_x, v0 if reads_v0 else None, decay, gain, threshold, state, saved_bits)
     ctx.call = values, options, keep, backend
