@@ -7,7 +7,7 @@ from . import machine
 
 
 def main(arguments: list[str]) -> int:
-    from . import batch_norm, layer, local, methods, network, onm, overhead, peak, report, tet, train
+    from . import batch_norm, bloctrain, layer, local, methods, network, onm, overhead, peak, report, tet, train
 
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Benchmarks of fastlif against other libraries."
@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
         "train": (train, "training steps of `fastlif train`: VGGSNN on event-digits-48, memory and time"),
         "methods": (methods, "methods side by side: what each keeps and takes, how right it is"),
         "local": (local, "local truncated BPTT over windows and blocks, on small data"),
+        "bloctrain": (bloctrain, "BlocTrain against training end to end, on small data"),
         "report": (report, "table and plot of a result file"),
         "peak": (peak, "peak memory of one contender in this process (used by the others)"),
     }

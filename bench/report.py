@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from . import report_training, tet_report
+from . import bloctrain_report, local_report, report_training, tet_report
 from .case import Case
 from .ratios import COLORS, RIVALS, fastest, figures, median, ratio, reason, share, time
 from .results import load
 
+STUDIES = {"tet": tet_report, "local": local_report, "bloctrain": bloctrain_report}  # what writes their tables
 HEAD = ["contender", "fwd+bwd ms (quartiles)", "/ 2 copies", "forward ms", "/ copy", *(f"x {r}" for r in RIVALS)]
 
 
@@ -23,8 +24,8 @@ def main(args: argparse.Namespace) -> int:
 def write_report(path: Path) -> str:
     """Write the table (.md) of a result file beside it and, except for overheads, a plot (.png); returns the table."""
     result = load(path)
-    if result["benchmark"] == "tet":
-        return tet_report.write(path)
+    if result["benchmark"] in STUDIES:
+        return STUDIES[result["benchmark"]].write(path)
     text = table(result)
     path.with_suffix(".md").write_text(text)
     plots = {"layer": plot, "over-time": report_training.plot_over_time}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .. import data
+from ..cost.bloctrain import place
 from ..models import BlocNet
 from . import build, distributed
 from .bloctrain import class_accuracies, split_classes
@@ -61,6 +62,9 @@ def course(
             if reason and number + 1 < len(net.blocks):
                 say(f"block {number + 1} of {len(net.blocks)} is the last one: {reason}")
                 break
+    if config.place:
+        kept = place(net, validation, steps)[: net.depth]
+        say(f"exits behind blocks {[number + 1 for number, own in enumerate(kept) if own]} of {net.depth}")
 
 
 def end(config: Config, net: BlocNet, number: int, validation: Collection[Batch]) -> str:

@@ -78,7 +78,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bloctrain/cifar100/resnet11": BLOC | dict(model="bloc-resnet11", data="cifar100", hardness_std=0.5),
     "bloctrain/cifar100/vgg16": BLOC | dict(model="bloc-vgg16", data="cifar100", hardness_std=0.5),
     "bloctrain/digits/small": BLOC_SMALL | dict(data="digits", encode="direct"),
-    "bloctrain/event-digits/small": BLOC_SMALL | dict(data="event-digits", encode=None),
+    "bloctrain/event-digits/small": BLOC_SMALL | dict(data="event-digits", encode=None, steps=10),
 }
 
 
