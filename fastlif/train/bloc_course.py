@@ -41,10 +41,11 @@ def course(
             fit, or would not hold what is trained on.
     """
     build.bloc_method(config, net, 0, 1)  # or the ValueError that says why not
-    if not len(dataset.validation):
-        raise ValueError("BlocTrain finds hard classes on the validation part, and there is none: give held_out")
-    steps, epochs = config.steps, config.phases[-1].epochs
-    validation = build.batches(config, dataset, "validation", steps)
+    steps, epochs, validation = config.steps, config.phases[-1].epochs, None
+    if len(dataset.validation):
+        validation = build.batches(config, dataset, "validation", steps)
+    elif not config.base or config.place or config.target is not None:
+        raise ValueError("hard classes, a target and exits need a validation part, and there is none: give held_out")
     done = 0 if found is None else len(found["epochs"])
     for number in range(len(net.blocks)):
         last = (number + 1) * epochs
@@ -67,8 +68,10 @@ def course(
         say(f"exits behind blocks {[number + 1 for number, own in enumerate(kept) if own]} of {net.depth}")
 
 
-def end(config: Config, net: BlocNet, number: int, validation: Collection[Batch]) -> str:
+def end(config: Config, net: BlocNet, number: int, validation: Collection[Batch] | None) -> str:
     """Block `number` is trained: divide its classes; why no other block follows, or ""."""
+    if validation is None:
+        return ""
     method = build.bloc_method(config, net, number, 1)
     accuracy = evaluate(method, validation)
     if not config.base:
