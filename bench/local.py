@@ -44,8 +44,8 @@ class Study:
 STUDIES = {
     "digits/lenet1": Study("local/digits/lenet1", DIGITS, (10, 5, 2, 1), (None, 2, 1)),
     "event-digits/lenet1": Study("local/event-digits/lenet1", EVENTS, (20, 10, 5, 2, 1), (None, 2, 1)),
-    "digits/alexnet": Study("local/digits/lenet1", NARROW | DIGITS | {"epochs": 25}, (10, 5, 2, 1), (None, 4, 1)),
-    "event-digits/alexnet": Study("local/event-digits/lenet1", NARROW | EVENTS, (20, 5, 1), (None, 1)),
+    "digits/alexnet": Study("local/digits/lenet1", NARROW | DIGITS | {"epochs": 20}, (10, 5, 2, 1), (None, 4, 1)),
+    "event-digits/alexnet": Study("local/event-digits/lenet1", NARROW | EVENTS | {"epochs": 10}, (20, 5, 1), (None, 1)),
 }
 
 
