@@ -42,10 +42,12 @@ class Killed(BaseException):
     """As by a signal."""
 
 
-def test_a_killed_run_continues(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dropout", [None, 0.2])
+def test_a_killed_run_continues(tmp_path, monkeypatch, dropout):
+    config = dataclasses.replace(SMALL, dropout=dropout)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
-    run.train(SMALL, out=whole)
+    run.train(config, out=whole)
     step, calls = LocalBPTT.step, []
 
     def killing(self, x, y):
@@ -56,8 +58,8 @@ def test_a_killed_run_continues(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(LocalBPTT, "step", killing)
-        run.train(SMALL, out=killed)
-    run.train(SMALL, out=killed, resume=True)
+        run.train(config, out=killed)
+    run.train(config, out=killed, resume=True)
     one, other = (checkpoint.read(folder / "fastlif.pt")["weights"] for folder in (whole, killed))
     assert one and all(torch.equal(one[name], other[name]) for name in one)
 

@@ -112,6 +112,7 @@ def course(
         method = build.method(config, net, phase, phase.epochs * len(batches))
         if found is not None and found["phase"] == number:
             method.load_state_dict(found["method"])
+            torch.set_rng_state(found["random"])  # making the method has drawn its classifiers
         if config.sdt_epochs:
             method.loss = build.loss(config, done + 1)
         for epoch in fit(method, batches, last, validation, on_step, done + 1):
