@@ -80,6 +80,7 @@ def test_kept_bytes_are_those_of_one_block_and_window():
     whole = compare.kept(dataclasses.replace(SMALL, block=None), "fastlif").total
     assert compare.kept(dataclasses.replace(SMALL, block=1), "fastlif").total < one < whole
     assert compare.kept(dataclasses.replace(SMALL, method="bptt", steps=2), "fastlif").total == whole
+    assert compare.kept(dataclasses.replace(SMALL, window="5,2"), "fastlif").total == one, "nothing of the other steps"
 
 
 def test_convolutions_are_recomputed_in_blocks_too():
@@ -102,6 +103,8 @@ def test_convolutions_are_recomputed_in_blocks_too():
         ({"window": "2,3"}, "1 <= k2 <= k1"),
         ({"window": "4,3,2"}, "window must be k or k1,k2, got '4,3,2'"),
         ({"window": "6"}, "a window must be at most T = 5 steps, got 6"),
+        ({"window": "5", "inherit": "6:1,4:1"}, "a window must be at most T = 4 steps, got 5"),
+        ({"sigmoid": 1.0}, "windows need neurons that carry their membrane"),
         ({"block": 0}, "n must be at least 1, got 0"),
         ({"model": "sew-resnet34", "block": 1}, "belong together: n must be at least 2"),
         ({"classifiers": "fixed"}, "unknown classifiers 'fixed'"),
@@ -114,3 +117,14 @@ def test_convolutions_are_recomputed_in_blocks_too():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         run.train(dataclasses.replace(SMALL, **options))
+
+
+def test_a_window_is_a_text_and_is_looked_at_before_data_is():
+    with pytest.raises(TypeError, match="window must be a text, 'k' or 'k1,k2', got 2"):
+        dataclasses.replace(SMALL, window=2)
+    with pytest.raises(ValueError, match="a window must be at most T = 4 steps, got 5"):
+        dataclasses.replace(SMALL, steps=6, inherit="4:1", window="5")
+    config = dataclasses.replace(SMALL, inherit="4:1", window="")
+    for phase in config.phases:  # all of T in each
+        net, _ = compare.begin(config, "fastlif")
+        assert build.method(config, net, phase, 1).length == phase.steps

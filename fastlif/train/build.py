@@ -85,7 +85,8 @@ def method(config: Config, net: nn.Module, phase: Phase, updates: int) -> Method
         neurons = functools.partial(LIF, **config.neuron)
         seed = config.seed if config.classifiers == "random" else None
         heads = functools.partial(Classifier, neurons=neurons, seed=seed)
-        cut = config.windows, config.block, heads, schedules
+        windows = config.windows if config.window else phase.steps
+        cut = windows, config.block, heads, schedules
         return LocalBPTT(
             net, optimizers, *cut, loss(config, 1), config.update, precision(config), functools.partial(block, config)
         )

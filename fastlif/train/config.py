@@ -166,8 +166,12 @@ class Config:
             raise ValueError(f"batch_norm_lif keeps its input alone, state must be 'exact', got {self.state!r}")
         if self.sdt_epochs and self.method not in ("tet", "tit"):
             raise ValueError("sdt_epochs is for method='tet', whose loss takes over: others have one loss all along")
+        if not isinstance(self.window, str):
+            raise TypeError(f"window must be a text, 'k' or 'k1,k2', got {self.window!r}")
         if self.method == "local-bptt":
-            both(self.windows)
+            k1, _ = both(self.windows)
+            if k1 > (shortest := min(phase.steps for phase in self.phases)) and self.window:
+                raise ValueError(f"a window must be at most T = {shortest} steps, got {k1}")
         if self.sdt_epochs > (whole := sum(phase.epochs for phase in self.phases)):
             raise ValueError(f"sdt_epochs must be at most {whole}, all epochs there are, got {self.sdt_epochs}")
         self.torch_device()

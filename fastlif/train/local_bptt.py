@@ -1,6 +1,7 @@
 """LocalBPTT: local truncated backpropagation through time, block by block and window by window."""
 
 import contextlib
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,8 +44,9 @@ class LocalBPTT:
             where it makes None, the block itself.
 
     Raises:
-        ValueError: a window below 1, k2 > k1, k1 > T (in `step`); blocks that cannot be made so; neurons that cannot
-            carry their membrane.
+        TypeError: a window of other numbers than integers.
+        ValueError: a window below 1, k2 > k1, k1 > T (in `step`); blocks that cannot be made so; no neurons that carry
+            their membrane.
     """
 
     def __init__(
@@ -128,8 +130,11 @@ class LocalBPTT:
         return (outputs if self.precision is None else outputs.float()).mean(0)
 
     def kept(self, x: torch.Tensor) -> tuple[Unit, torch.Tensor, SavedBytes]:
-        """Of a window of x [T, B, ...]: the block that keeps most for backward, its input, and what it keeps."""
-        found, h = [], x[: self.length]
+        """Of a window of x [T, B, ...]: the block that keeps most for backward, its input, and what it keeps.
+
+        Of (k1, k2) the last k2 steps are kept.
+        """
+        found, h = [], x[: self.carries]
         for unit in self.units:
             found.append((unit, h, saved_bytes(unit, h)))
             h = unit.block(h).detach()
@@ -156,10 +161,12 @@ class LocalBPTT:
 
 def both(window: Windows) -> tuple[int, int]:
     """(k1, k2), checked."""
-    k1, k2 = window if isinstance(window, (tuple, list)) else (window, window)
-    if not 1 <= k2 <= k1:
+    given = tuple(window) if isinstance(window, (tuple, list)) else (window, window)
+    if any(isinstance(k, bool) or not isinstance(k, numbers.Integral) for k in given):
+        raise TypeError(f"window must be k or (k1, k2), integers, got {window!r}")
+    if len(given) != 2 or not 1 <= given[1] <= given[0]:
         raise ValueError(f"window must be k or (k1, k2) with 1 <= k2 <= k1, got {window!r}")
-    return k1, k2
+    return given
 
 
 @contextlib.contextmanager
