@@ -119,11 +119,12 @@ def test_bad_options_are_named(options, message):
         run.train(dataclasses.replace(SMALL, **options))
 
 
-def test_a_window_is_a_text_and_is_looked_at_before_data_is():
+def test_a_window_fits_into_the_steps_of_every_phase():
     with pytest.raises(TypeError, match="window must be a text, 'k' or 'k1,k2', got 2"):
         dataclasses.replace(SMALL, window=2)
+    late = dataclasses.replace(SMALL, inherit="6:1", steps=4, window="5")
     with pytest.raises(ValueError, match="a window must be at most T = 4 steps, got 5"):
-        dataclasses.replace(SMALL, steps=6, inherit="4:1", window="5")
+        build.method(late, compare.begin(late, "fastlif")[0], late.phases[0], 1)
     config = dataclasses.replace(SMALL, inherit="4:1", window="")
     for phase in config.phases:  # all of T in each
         net, _ = compare.begin(config, "fastlif")
