@@ -130,14 +130,23 @@ class LocalBPTT:
         return (outputs if self.precision is None else outputs.float()).mean(0)
 
     def kept(self, x: torch.Tensor) -> tuple[Unit, torch.Tensor, SavedBytes]:
-        """Of a window of x [T, B, ...]: the block that keeps most for backward, its input, and what it keeps.
+        """Of the first windows of x [T, B, ...]: the block that keeps most for backward, its input, and what it keeps.
 
-        Of (k1, k2) the last k2 steps are kept.
+        From the second window on the membranes that it starts from may be kept too.
         """
-        found, h = [], x[: self.carries]
-        for unit in self.units:
-            found.append((unit, h, saved_bytes(unit, h)))
-            h = unit.block(h).detach()
+        found = []
+        with carrying(self.units), autocast(x.device, self.precision):
+            for window in x[: 2 * self.length].split(self.length):
+                cut = max(0, len(window) - self.carries)
+                head, h = window[:cut], window[cut:]
+                for unit in self.units:
+                    if cut:
+                        with torch.no_grad():
+                            head = unit(head)[1]
+                    found.append((unit, h, saved_bytes(unit, h)))
+                    detach_state(unit)
+                    h = unit.block(h).detach()
+                    detach_state(unit)
         return max(found, key=lambda one: one[2].total)
 
     def state_dict(self) -> dict[str, Any]:
