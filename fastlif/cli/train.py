@@ -28,15 +28,15 @@ def add(commands) -> None:
     train.set_defaults(run=run)
 
 
-def add_config(command: argparse.ArgumentParser) -> None:
-    """A recipe, and the options of `train.config.Config`."""
+def add_config(command: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """A recipe, and the options of `train.config.Config`, but for some."""
     from ..train.config import Config
     from ..train.recipes import RECIPES
 
     command.epilog = f"recipes: {', '.join(RECIPES)}"
     command.add_argument("recipe", nargs="?", help="name of a recipe, see below; without one these defaults hold")
     groups = {}
-    for own in fields(Config):
+    for own in (own for own in fields(Config) if own.name not in without):
         about = dict(own.metadata)
         group = about.pop("group")
         if group not in groups:
