@@ -51,19 +51,29 @@ def add_config(command: argparse.ArgumentParser, without: tuple[str, ...] = ()) 
 
 
 def config_of(options: argparse.Namespace, **more: object):
-    """The `Config` that was given: the recipe's options, `more`, and those on the command line."""
-    from ..train.config import Config
+    """The `Config` that was given: the recipe's options, `more`, and those on the command line.
+
+    Raises:
+        ValueError: an option of local truncated BPTT beside another method, which would take no notice of it.
+    """
+    from ..train.config import LOCAL, Config
     from ..train.recipes import recipe
 
     given = {own.name: getattr(options, own.name) for own in fields(Config) if own.name in options}
     base = {} if options.recipe is None else recipe(options.recipe)
-    return Config(**{**base, **more, **given})
+    config = Config(**{**base, **more, **given})
+    local = [own.name for own in fields(Config) if own.name in given and own.metadata["group"] == LOCAL]
+    if local and config.method != "local-bptt":
+        raise ValueError(f"--{local[0]} is for --method local-bptt, and the method is {config.method}")
+    return config
 
 
 def run(options: argparse.Namespace) -> int:
     """Train."""
-    from ..train.report import train
+    from ..train.report import ALONE, train
 
-    compared = options.recipe is None if options.compare is None else options.compare
-    train(config_of(options), options.out, compared, options.resume, options.tensorboard)
+    compared, config = options.recipe is None if options.compare is None else options.compare, config_of(options)
+    if options.compare and config.method in ALONE:
+        raise ValueError(f"--compare: {config.method} has no naive twin, whose layers it could train")
+    train(config, options.out, compared, options.resume, options.tensorboard)
     return 0

@@ -57,7 +57,10 @@ class Config:
     """The options of `fastlif train`, under the same names."""
 
     method: str = option(
-        "bptt", TASK, "bptt: loss of the mean output; tet: of every moment's; tit: tet with time inheritance"
+        "bptt",
+        TASK,
+        "bptt: loss of the mean output; tet: of every moment's; tit: tet with time inheritance; local-bptt: in windows "
+        "and blocks; bloctrain: block after block",
     )
     model: str = option("convnet", TASK, f"the network: {', '.join(MODELS)}")
     data: str = option("digits", TASK, f"the data set: {', '.join(DATA)}")
