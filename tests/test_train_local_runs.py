@@ -42,9 +42,9 @@ class Killed(BaseException):
     """As by a signal."""
 
 
-@pytest.mark.parametrize("dropout", [None, 0.2])
-def test_a_killed_run_continues(tmp_path, monkeypatch, dropout):
-    config = dataclasses.replace(SMALL, dropout=dropout)
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2}, {"inherit": "5:1", "epochs": 1}])
+def test_a_killed_run_continues(tmp_path, monkeypatch, options):
+    config = dataclasses.replace(SMALL, **options)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
     run.train(config, out=whole)
@@ -62,6 +62,17 @@ def test_a_killed_run_continues(tmp_path, monkeypatch, dropout):
     run.train(config, out=killed, resume=True)
     one, other = (checkpoint.read(folder / "fastlif.pt")["weights"] for folder in (whole, killed))
     assert one and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_classifiers_go_on_through_phases():
+    config = dataclasses.replace(SMALL, inherit="4:1", epochs=1, block=1, finetune_lr=1e-12)
+    found = []
+
+    def look(method, epoch):
+        found.append(torch.cat([p.detach().flatten() for unit in method.units for p in unit.parameters()]))
+
+    run.train(config, on_epoch=look)
+    torch.testing.assert_close(*found)
 
 
 def test_a_network_with_random_classifiers_comes_back(tmp_path):

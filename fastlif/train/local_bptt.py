@@ -159,13 +159,15 @@ class LocalBPTT:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        for name, own in (
-            ("classifiers", [unit.classifier for unit in self.units[:-1]]),
-            ("optimizers", self.optimizers),
-            ("schedules", self.schedules),
-        ):
+        self.load_classifiers(state)
+        for name, own in (("optimizers", self.optimizers), ("schedules", self.schedules)):
             for one, its in zip(own, state[name], strict=True):
                 one.load_state_dict(its)
+
+    def load_classifiers(self, state: dict[str, Any]) -> None:
+        """Those of `state_dict()` alone, for a next phase with optimizers of its own."""
+        for unit, its in zip(self.units[:-1], state["classifiers"], strict=True):
+            unit.classifier.load_state_dict(its)
 
 
 def both(window: Windows) -> tuple[int, int]:
