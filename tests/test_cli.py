@@ -53,6 +53,19 @@ def test_wrong_options_end_with_one_line(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()  # nothing was begun
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "5"], "--window is for --method local-bptt, and the method is bptt"),
+        (["local/digits/lenet1", "--method", "tet", "--block", "1"], "--block is for --method local-bptt"),
+        (["local/digits/lenet1", "--compare"], "--compare: local-bptt has no naive twin"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(arguments, message, tmp_path, capsys):
+    assert cli.main(["train", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("module", ["sklearn.datasets", "matplotlib", "tqdm"])
 def test_missing_libraries_say_how_to_get_them(module, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, module, None)

@@ -1,7 +1,7 @@
 """What fastlif keeps in local truncated BPTT: predicted from shapes, against blocks that run window by window."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 
 import pytest
@@ -14,6 +14,7 @@ from fastlif.cost import kept
 from fastlif.models import ConvNet, LeNet1, SEWResNet34
 from fastlif.models.blocks import split
 from fastlif.nn import Stateful
+from fastlif.train import Config, compare, recipe
 
 
 def measured(net, x, k, n, learned=True):
@@ -71,6 +72,27 @@ def test_what_is_kept_by_layerwise_blocks_and_random_classifiers():
         assert found.blocks == pytest.approx(measured(net, x, k, 1, how == "trainable")[0], rel=0.01)
     assert predicted["random", 6].most <= predicted["trainable", 6].most
     assert predicted["trainable", 2].most < 0.4 * predicted["trainable", 6].most
+
+
+def test_what_is_kept_of_an_image_shown_at_every_step():
+    x = torch.rand(3, 2, 8, 8).expand(6, 3, 2, 8, 8)
+    for k, n in ((6, 9), (3, 1), (1, 2)):
+        net = NETS["two bits"]()
+        found = kept(net, x, k=k, n=n)
+        assert found.blocks == pytest.approx(measured(net, x, k, n)[0], rel=0.01), (k, n)
+    assert kept(net, x).most == kept(net, x.contiguous()).most + 4 * x.numel()
+
+
+@pytest.mark.parametrize("surrogate", ["rectangle:0.6", "triangle"])
+def test_runs_report_what_is_predicted(surrogate):
+    for data, window in product(("digits", "event-digits"), ("3", "1", "6")):
+        config = Config(**{**recipe(f"local/{data}/lenet1"), "window": window, "surrogate": surrogate, "steps": 6})
+        config = replace(config, device="cpu", batch_size=8)
+        net, (x, _) = compare.begin(config, "fastlif")
+        found = kept(net, x, k=int(window), n=config.block, neurons=lambda own=config.neuron: LIF(**own))
+        assert compare.kept(config, "fastlif").total == pytest.approx(found.most, rel=0.01), (data, window)
+    first, both = (compare.kept(replace(config, window=window), "fastlif").total for window in ("2", "6,2"))
+    assert first == both, "the membrane behind the steps without gradient"
 
 
 def test_choices_of_the_plan_serve_blocks():

@@ -9,7 +9,7 @@ from torch import nn
 import fastlif
 from fastlif.losses import rate_mse_loss, sdt_loss
 from fastlif.models.network import Network
-from fastlif.train import Bptt, fit
+from fastlif.train import Bptt, fit, naive
 from fastlif.train.local_blocks import Classifier, RandomLinear, units_of, weights
 from fastlif.train.local_bptt import LocalBPTT
 
@@ -206,6 +206,7 @@ def test_a_method_continues_from_its_state():
     ("options", "message"),
     [
         ({"window": 0}, "window must be k or"),
+        ({"window": (2,)}, r"1 <= k2 <= k1, got \(2,\)"),
         ({"window": (2, 3)}, "1 <= k2 <= k1"),
         ({"window": 2, "update": "batch"}, "update must be 'window' or 'sample', got 'batch'"),
         ({"window": 2, "block": 0}, "n must be at least 1, got 0"),
@@ -214,6 +215,18 @@ def test_a_method_continues_from_its_state():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         LocalBPTT(net(), sgd, **options)
+
+
+@pytest.mark.parametrize("window", [2.5, (4, 2.0), True, None])
+def test_windows_are_integers(window):
+    with pytest.raises(TypeError, match=r"window must be k or \(k1, k2\), integers, got"):
+        LocalBPTT(net(), sgd, window)
+
+
+def test_neurons_that_forget_are_refused():
+    neurons = functools.partial(naive.LIF, 0.8, 0.5)
+    with pytest.raises(ValueError, match="windows need neurons that carry their membrane"):
+        LocalBPTT(net(neurons=neurons), sgd, 2)
 
 
 def test_a_window_beyond_the_sample_and_a_network_without_stages():

@@ -42,10 +42,12 @@ class Killed(BaseException):
     """As by a signal."""
 
 
-def test_a_killed_run_continues(tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2}, {"inherit": "5:1", "epochs": 1}])
+def test_a_killed_run_continues(tmp_path, monkeypatch, options):
+    config = dataclasses.replace(SMALL, **options)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
-    run.train(SMALL, out=whole)
+    run.train(config, out=whole)
     step, calls = LocalBPTT.step, []
 
     def killing(self, x, y):
@@ -56,10 +58,21 @@ def test_a_killed_run_continues(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(LocalBPTT, "step", killing)
-        run.train(SMALL, out=killed)
-    run.train(SMALL, out=killed, resume=True)
+        run.train(config, out=killed)
+    run.train(config, out=killed, resume=True)
     one, other = (checkpoint.read(folder / "fastlif.pt")["weights"] for folder in (whole, killed))
     assert one and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_classifiers_go_on_through_phases():
+    config = dataclasses.replace(SMALL, inherit="4:1", epochs=1, block=1, finetune_lr=1e-12)
+    found = []
+
+    def look(method, epoch):
+        found.append(torch.cat([p.detach().flatten() for unit in method.units for p in unit.parameters()]))
+
+    run.train(config, on_epoch=look)
+    torch.testing.assert_close(*found)
 
 
 def test_a_network_with_random_classifiers_comes_back(tmp_path):
@@ -78,6 +91,7 @@ def test_kept_bytes_are_those_of_one_block_and_window():
     whole = compare.kept(dataclasses.replace(SMALL, block=None), "fastlif").total
     assert compare.kept(dataclasses.replace(SMALL, block=1), "fastlif").total < one < whole
     assert compare.kept(dataclasses.replace(SMALL, method="bptt", steps=2), "fastlif").total == whole
+    assert compare.kept(dataclasses.replace(SMALL, window="5,2"), "fastlif").total == one, "nothing of the other steps"
 
 
 def test_convolutions_are_recomputed_in_blocks_too():
@@ -100,6 +114,8 @@ def test_convolutions_are_recomputed_in_blocks_too():
         ({"window": "2,3"}, "1 <= k2 <= k1"),
         ({"window": "4,3,2"}, "window must be k or k1,k2, got '4,3,2'"),
         ({"window": "6"}, "a window must be at most T = 5 steps, got 6"),
+        ({"window": "5", "inherit": "6:1,4:1"}, "a window must be at most T = 4 steps, got 5"),
+        ({"sigmoid": 1.0}, "windows need neurons that carry their membrane"),
         ({"block": 0}, "n must be at least 1, got 0"),
         ({"model": "sew-resnet34", "block": 1}, "belong together: n must be at least 2"),
         ({"classifiers": "fixed"}, "unknown classifiers 'fixed'"),
@@ -112,3 +128,15 @@ def test_convolutions_are_recomputed_in_blocks_too():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         run.train(dataclasses.replace(SMALL, **options))
+
+
+def test_a_window_fits_into_the_steps_of_every_phase():
+    with pytest.raises(TypeError, match="window must be a text, 'k' or 'k1,k2', got 2"):
+        dataclasses.replace(SMALL, window=2)
+    late = dataclasses.replace(SMALL, inherit="6:1", steps=4, window="5")
+    with pytest.raises(ValueError, match="a window must be at most T = 4 steps, got 5"):
+        build.method(late, compare.begin(late, "fastlif")[0], late.phases[0], 1)
+    config = dataclasses.replace(SMALL, inherit="4:1", window="")
+    for phase in config.phases:  # all of T in each
+        net, _ = compare.begin(config, "fastlif")
+        assert build.method(config, net, phase, 1).length == phase.steps

@@ -28,15 +28,15 @@ def add(commands) -> None:
     train.set_defaults(run=run)
 
 
-def add_config(command: argparse.ArgumentParser) -> None:
-    """A recipe, and the options of `train.config.Config`."""
+def add_config(command: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """A recipe, and the options of `train.config.Config`, but for some."""
     from ..train.config import Config
     from ..train.recipes import RECIPES
 
     command.epilog = f"recipes: {', '.join(RECIPES)}"
     command.add_argument("recipe", nargs="?", help="name of a recipe, see below; without one these defaults hold")
     groups = {}
-    for own in fields(Config):
+    for own in (own for own in fields(Config) if own.name not in without):
         about = dict(own.metadata)
         group = about.pop("group")
         if group not in groups:
@@ -51,19 +51,29 @@ def add_config(command: argparse.ArgumentParser) -> None:
 
 
 def config_of(options: argparse.Namespace, **more: object):
-    """The `Config` that was given: the recipe's options, `more`, and those on the command line."""
-    from ..train.config import Config
+    """The `Config` that was given: the recipe's options, `more`, and those on the command line.
+
+    Raises:
+        ValueError: an option of local truncated BPTT beside another method, which would take no notice of it.
+    """
+    from ..train.config import LOCAL, Config
     from ..train.recipes import recipe
 
     given = {own.name: getattr(options, own.name) for own in fields(Config) if own.name in options}
     base = {} if options.recipe is None else recipe(options.recipe)
-    return Config(**{**base, **more, **given})
+    config = Config(**{**base, **more, **given})
+    local = [own.name for own in fields(Config) if own.name in given and own.metadata["group"] == LOCAL]
+    if local and config.method != "local-bptt":
+        raise ValueError(f"--{local[0]} is for --method local-bptt, and the method is {config.method}")
+    return config
 
 
 def run(options: argparse.Namespace) -> int:
     """Train."""
-    from ..train.report import train
+    from ..train.report import ALONE, train
 
-    compared = options.recipe is None if options.compare is None else options.compare
-    train(config_of(options), options.out, compared, options.resume, options.tensorboard)
+    compared, config = options.recipe is None if options.compare is None else options.compare, config_of(options)
+    if options.compare and config.method in ALONE:
+        raise ValueError(f"--compare: {config.method} has no naive twin, whose layers it could train")
+    train(config, options.out, compared, options.resume, options.tensorboard)
     return 0

@@ -50,7 +50,8 @@ def kept(
     Args:
         net, k, n, classifiers: as for `local_bptt`; net's own layers of neurons carry their membranes, whatever their
             `carry_state`. Weights of random classifiers need no gradient.
-        x: [T, B, ...]: only its shape and dtype matter.
+        x: [T, B, ...]: only its shape and dtype matter, and whether it is one input expanded over T (direct encoding),
+            of which the first layer keeps a copy for each step.
         neurons: makes the neurons of the classifiers, the readout's too if it does not end in some.
         choice: one of `fastlif.plan`'s, applied to every block: state, spikes as bits, recomputation, windows of
             `checkpoint_time` inside the window; None for the network as it is.
@@ -68,7 +69,9 @@ def kept(
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         with FakeCopyMode(mode):
             fake = reset_state(copy.deepcopy(net))
-        window = torch.empty((k, *x.shape[1:]), dtype=x.dtype, device=device)
+        repeated = k > 1 and x.stride(0) == 0
+        window = torch.empty((1 if repeated else k, *x.shape[1:]), dtype=x.dtype, device=device)
+        window = window.expand(k, *x.shape[1:])
         try:
             parts = with_classifiers(fake, split(fake.stages, n), window, classifiers == "trainable", neurons)
             trained = [part if choice is None else set_up(part, choice) for part in parts]

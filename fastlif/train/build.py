@@ -85,7 +85,11 @@ def method(config: Config, net: nn.Module, phase: Phase, updates: int) -> Method
         neurons = functools.partial(LIF, **config.neuron)
         seed = config.seed if config.classifiers == "random" else None
         heads = functools.partial(Classifier, neurons=neurons, seed=seed)
-        cut = config.windows, config.block, heads, schedules
+        windows = config.windows if config.window else (phase.steps, phase.steps)
+        shortest = min(phase.steps for phase in config.phases)
+        if config.window and windows[0] > shortest:
+            raise ValueError(f"a window must be at most T = {shortest} steps, got {windows[0]}")
+        cut = windows, config.block, heads, schedules
         return LocalBPTT(
             net, optimizers, *cut, loss(config, 1), config.update, precision(config), functools.partial(block, config)
         )

@@ -57,7 +57,10 @@ class Config:
     """The options of `fastlif train`, under the same names."""
 
     method: str = option(
-        "bptt", TASK, "bptt: loss of the mean output; tet: of every moment's; tit: tet with time inheritance"
+        "bptt",
+        TASK,
+        "bptt: loss of the mean output; tet: of every moment's; tit: tet with time inheritance; local-bptt: in windows "
+        "and blocks; bloctrain: block after block",
     )
     model: str = option("convnet", TASK, f"the network: {', '.join(MODELS)}")
     data: str = option("digits", TASK, f"the data set: {', '.join(DATA)}")
@@ -166,6 +169,8 @@ class Config:
             raise ValueError(f"batch_norm_lif keeps its input alone, state must be 'exact', got {self.state!r}")
         if self.sdt_epochs and self.method not in ("tet", "tit"):
             raise ValueError("sdt_epochs is for method='tet', whose loss takes over: others have one loss all along")
+        if not isinstance(self.window, str):
+            raise TypeError(f"window must be a text, 'k' or 'k1,k2', got {self.window!r}")
         if self.method == "local-bptt":
             both(self.windows)
         if self.sdt_epochs > (whole := sum(phase.epochs for phase in self.phases)):

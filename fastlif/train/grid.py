@@ -47,10 +47,13 @@ def grid(
         classifiers.
 
     Raises:
-        ValueError: another method; a window or block that cannot be, said before anything is trained.
+        ValueError: another method; no seeds; a window or block that cannot be, said before anything is trained.
+        RuntimeError: a run has failed; see `side_by_side`.
     """
     if config.method != "local-bptt":
         raise ValueError(f"a grid is of method='local-bptt', got {config.method!r}")
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
     points = {(config.steps, None, "trainable")} | {(k, n, c) for k in windows for n in blocks for c in classifiers}
     configs = {}
     for k, n, kind in sorted(points, key=lambda point: (point[2], point[1] or 10**6, point[0]), reverse=True):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..models.blocks import split
-from ..nn import LIF, PerStep, evaluating
+from ..nn import LIF, PerStep, Stateful, evaluating
 
 
 class Unit(nn.Module):
@@ -100,10 +100,13 @@ def units_of(net: nn.Module, block: int | None, classifiers: Callable[[int, int,
     """`net` in blocks of so many layers with weights, each with a classifier; the last one's is the readout.
 
     Raises:
-        ValueError: net has no stages and readout, or cannot be cut so; see `fastlif.models.blocks.split`.
+        ValueError: net has no stages and readout, or cannot be cut so (see `fastlif.models.blocks.split`); none of its
+            neurons are fastlif's.
     """
     if not (isinstance(getattr(net, "stages", None), nn.Sequential) and hasattr(net, "readout")):
         raise ValueError(f"blocks need a network with stages and a readout, as in fastlif.models: {type(net).__name__}")
+    if not any(isinstance(module, Stateful) for module in net.modules()):
+        raise ValueError("windows need neurons that carry their membrane, fastlif's layers, and the network has none")
     blocks = [net.stages] if block is None else split(net.stages, block)
     like = next(net.parameters())
     with evaluating(net):

@@ -1,6 +1,7 @@
 """LocalBPTT: local truncated backpropagation through time, block by block and window by window."""
 
 import contextlib
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,8 +44,9 @@ class LocalBPTT:
             where it makes None, the block itself.
 
     Raises:
-        ValueError: a window below 1, k2 > k1, k1 > T (in `step`); blocks that cannot be made so; neurons that cannot
-            carry their membrane.
+        TypeError: a window of other numbers than integers.
+        ValueError: a window below 1, k2 > k1, k1 > T (in `step`); blocks that cannot be made so; no neurons that carry
+            their membrane.
     """
 
     def __init__(
@@ -128,11 +130,23 @@ class LocalBPTT:
         return (outputs if self.precision is None else outputs.float()).mean(0)
 
     def kept(self, x: torch.Tensor) -> tuple[Unit, torch.Tensor, SavedBytes]:
-        """Of a window of x [T, B, ...]: the block that keeps most for backward, its input, and what it keeps."""
-        found, h = [], x[: self.length]
-        for unit in self.units:
-            found.append((unit, h, saved_bytes(unit, h)))
-            h = unit.block(h).detach()
+        """Of the first windows of x [T, B, ...]: the block that keeps most for backward, its input, and what it keeps.
+
+        From the second window on the membranes that it starts from may be kept too.
+        """
+        found = []
+        with carrying(self.units), autocast(x.device, self.precision):
+            for window in x[: 2 * self.length].split(self.length):
+                cut = max(0, len(window) - self.carries)
+                head, h = window[:cut], window[cut:]
+                for unit in self.units:
+                    if cut:
+                        with torch.no_grad():
+                            head = unit(head)[1]
+                    found.append((unit, h, saved_bytes(unit, h)))
+                    detach_state(unit)
+                    h = unit.block(h).detach()
+                    detach_state(unit)
         return max(found, key=lambda one: one[2].total)
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,21 +159,25 @@ class LocalBPTT:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
-        for name, own in (
-            ("classifiers", [unit.classifier for unit in self.units[:-1]]),
-            ("optimizers", self.optimizers),
-            ("schedules", self.schedules),
-        ):
+        self.load_classifiers(state)
+        for name, own in (("optimizers", self.optimizers), ("schedules", self.schedules)):
             for one, its in zip(own, state[name], strict=True):
                 one.load_state_dict(its)
+
+    def load_classifiers(self, state: dict[str, Any]) -> None:
+        """Those of `state_dict()` alone, for a next phase with optimizers of its own."""
+        for unit, its in zip(self.units[:-1], state["classifiers"], strict=True):
+            unit.classifier.load_state_dict(its)
 
 
 def both(window: Windows) -> tuple[int, int]:
     """(k1, k2), checked."""
-    k1, k2 = window if isinstance(window, (tuple, list)) else (window, window)
-    if not 1 <= k2 <= k1:
+    given = tuple(window) if isinstance(window, (tuple, list)) else (window, window)
+    if any(isinstance(k, bool) or not isinstance(k, numbers.Integral) for k in given):
+        raise TypeError(f"window must be k or (k1, k2), integers, got {window!r}")
+    if len(given) != 2 or not 1 <= given[1] <= given[0]:
         raise ValueError(f"window must be k or (k1, k2) with 1 <= k2 <= k1, got {window!r}")
-    return k1, k2
+    return given
 
 
 @contextlib.contextmanager

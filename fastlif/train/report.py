@@ -19,6 +19,8 @@ from .config import Config
 from .run import in_fresh_process
 from .run import train as train_once
 
+ALONE = "local-bptt", "bloctrain"  # naive layers carry no membrane from window to window, and have no leaky integrator
+
 
 def train(
     config: Config, out: Path | None = None, compared: bool = True, resume: bool = False, tensorboard: bool = False
@@ -36,8 +38,7 @@ def train(
     """
     if resume and out is None:
         raise ValueError("resume needs the folder of the run to continue: give out")
-    if config.method in ("local-bptt", "bloctrain"):
-        compared = False  # naive layers carry no membrane from window to window, and have no leaky integrator
+    compared = compared and config.method not in ALONE
     kinds = tuple(LAYERS) if compared and not distributed.launched() else ("fastlif",)
     with distributed.joined(config.torch_device()):
         check(config, tensorboard)

@@ -17,6 +17,7 @@ from torch import nn
 from .. import data
 from . import bloc_course, build, checkpoint, distributed, measure, saved
 from .config import Config
+from .local_bptt import LocalBPTT
 from .log import Log
 from .loop import Epoch, evaluate, fit
 from .method import Method, Outcome
@@ -102,6 +103,7 @@ def course(
 ) -> Iterator[tuple[int, Method, Epoch]]:
     """All epochs that are left of all phases: (number of the phase, its method, the epoch that is over)."""
     done, last = 0 if found is None else len(found["epochs"]), 0
+    earlier = None if found is None else found["method"]
     for number, phase in enumerate(config.phases):
         last += phase.epochs
         if done >= last:
@@ -112,13 +114,16 @@ def course(
         method = build.method(config, net, phase, phase.epochs * len(batches))
         if found is not None and found["phase"] == number:
             method.load_state_dict(found["method"])
+            torch.set_rng_state(found["random"])  # making the method has drawn its classifiers
+        elif earlier is not None and isinstance(method, LocalBPTT):
+            method.load_classifiers(earlier)
         if config.sdt_epochs:
             method.loss = build.loss(config, done + 1)
         for epoch in fit(method, batches, last, validation, on_step, done + 1):
             yield number, method, epoch
             if config.sdt_epochs:
                 method.loss = build.loss(config, epoch.number + 1)
-        done = last
+        done, earlier = last, method.state_dict()
 
 
 def shown(epoch: Epoch) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,24 @@ def side_by_side(
         configs: by name, which is also the path of the run's own folder in `folder`.
         job: called as job(name, config, own folder); returns what JSON can hold. Its own folder has what an interrupted
             call has left, to go on from. Must be a function of a module.
-        folder: remove it to run everything anew. A run whose config has changed since is run anew.
-        processes: how many at once; unless given as many as there are GPUs, or cores where there is none. GPUs are
+        folder: remove it to run everything anew. A run whose config has changed since is run anew, but for where its
+            data lies and who reads it.
+        processes: how many at once; unless given as many as there are GPUs, or cores where none is used. GPUs are
             dealt out to them in turn: each process sees one.
+
+    Raises:
+        ValueError: processes < 1; a config names one GPU of several.
+        RuntimeError: a run has failed; the message says which, and why. What was running beside it is done and kept.
     """
     from tqdm import tqdm
 
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    devices = {config.torch_device() for config in configs.values()}
+    if named := [device for device in devices if device.type == "cuda" and device.index is not None]:
+        raise ValueError(f"device must be 'cuda', each process takes its own: got {str(named[0])!r}")
     os.environ["OMP_NUM_THREADS"] = "1"
-    found, gpus = {}, visible_gpus()
+    found, gpus = {}, visible_gpus() if any(device.type == "cuda" for device in devices) else []
     count = processes or len(gpus) or os.cpu_count()
     context = multiprocessing.get_context("spawn")
     turns = context.Queue()
@@ -47,17 +57,25 @@ def side_by_side(
         running = {pool.submit(once, name, config, job, folder): name for name, config in configs.items()}
         try:
             for done in tqdm(as_completed(running), total=len(running), unit="run", file=sys.stderr):
-                found[running[done]] = done.result()
+                found[running[done]] = result_of(running[done], done)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return {name: found[name] for name in configs}
 
 
+def result_of(name: str, done: Future) -> dict[str, Any]:
+    """What a run has made, or the error that it ended in, with its name."""
+    try:
+        return done.result()
+    except Exception as error:
+        raise RuntimeError(f"run {name!r}: {error}") from error
+
+
 def visible_gpus() -> list[str]:
-    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them: up to the first that is none."""
+    named, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    return [gpu.strip() for gpu in named.split(",")][:count] if named else [str(number) for number in range(count)]
 
 
 def begin(turns: multiprocessing.Queue) -> None:
@@ -71,7 +89,7 @@ def once(name: str, config: Config, job: Job, folder: Path) -> dict[str, Any]:
     """What `job` makes of a config, or has made of it before."""
     out = folder / name
     done, options = out / "result.json", out / "config.json"
-    if options.exists() and json.loads(options.read_text()) != json.loads(json.dumps(asdict(config))):
+    if out.exists() and not (options.exists() and alike(json.loads(options.read_text()), config)):
         shutil.rmtree(out)
     if not done.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -80,3 +98,9 @@ def once(name: str, config: Config, job: Job, folder: Path) -> dict[str, Any]:
             result = job(name, config, out)
         checkpoint.replace(done, json.dumps(result, indent=1).encode())
     return json.loads(done.read_text())
+
+
+def alike(options: dict[str, Any], config: Config) -> bool:
+    """Whether these are the options of `config`, wherever its data lies."""
+    own = json.loads(json.dumps(asdict(config)))
+    return all(options.get(name) == own.get(name) for name in options | own if name not in checkpoint.ELSEWHERE)
