@@ -54,17 +54,19 @@ def config_of(options: argparse.Namespace, **more: object):
     """The `Config` that was given: the recipe's options, `more`, and those on the command line.
 
     Raises:
-        ValueError: an option of local truncated BPTT beside another method, which would take no notice of it.
+        ValueError: an option of one method beside another, which would take no notice of it.
     """
-    from ..train.config import LOCAL, Config
+    from ..train.config import BLOCS, LOCAL, Config
     from ..train.recipes import recipe
 
     given = {own.name: getattr(options, own.name) for own in fields(Config) if own.name in options}
     base = {} if options.recipe is None else recipe(options.recipe)
     config = Config(**{**base, **more, **given})
-    local = [own.name for own in fields(Config) if own.name in given and own.metadata["group"] == LOCAL]
-    if local and config.method != "local-bptt":
-        raise ValueError(f"--{local[0]} is for --method local-bptt, and the method is {config.method}")
+    for group, method in {LOCAL: "local-bptt", BLOCS: "bloctrain"}.items():
+        own = [own.name for own in fields(Config) if own.name in given and own.metadata["group"] == group]
+        if own and config.method != method:
+            name = own[0].replace("_", "-")
+            raise ValueError(f"--{name} is for --method {method}, and the method is {config.method}")
     return config
 
 
