@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from fastlif import plot
-from fastlif.cost.local import TOTALS
 from fastlif.train import grid
 
 from .ratios import share
@@ -94,36 +93,16 @@ def claims(studies: dict[str, Rows]) -> str:
 
 def best(studies: dict[str, Rows], folder: Path) -> str:
     """The point with the least figure of merit of each study: accuracy lost, costs saved (figure 15)."""
-    rows, drops, saved = [], [], {name: [] for name in TOTALS}
-    for name, found in studies.items():
-        longest = max(row["k"] for row in found)
-        points = {key: own for key, own in grid.by_point(found).items() if key != ("trainable", None, longest)}
-        whole = grid.by_point(found)["trainable", None, longest]
-        key = min(points, key=lambda key: statistics.mean(row["merit"] for row in points[key]))
-        own, (kind, n, k) = points[key], key
-        drop = statistics.mean(row["accuracy"] for row in whole) - statistics.mean(row["accuracy"] for row in own)
-        drops.append(drop)
-        for cost in TOTALS:
-            saved[cost].append(1 - statistics.mean(r[cost] for r in own) / statistics.mean(r[cost] for r in whole))
-        kept = 1 - own[0]["kept"] / whole[0]["kept"]
-        cells = [
-            name,
-            f"k = {k}, {grid.label(n)}, {kind}",
-            share([row["accuracy"] for row in own]),
-            f"{100 * drop:+.2f}",
-        ]
-        rows.append([*cells, *(f"{100 * values[-1]:.1f}" for values in saved.values()), f"{100 * kept:.2f}"])
+    found, rows = {name: grid.best(own) for name, own in studies.items()}, []
+    for name, one in found.items():
+        cells = [name, grid.named(one.rows[0]), share([row["accuracy"] for row in one.rows]), f"{100 * one.lost:+.2f}"]
+        rows.append([*cells, *(f"{100 * value:.1f}" for value in one.saved.values())])
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(studies)
-    panels = [
-        {"names": names, "series": {"accuracy lost": drops}, "ylabel": "of all samples", "percent": True},
-        {"names": names, "series": saved, "ylabel": "saved of BPTT's", "percent": True},
-    ]
-    plot.bars(panels, folder / "best.png")
-    heads = ["", "best by figure of merit", "accuracy, %", "lost, points", *(f"{name} saved, %" for name in TOTALS)]
-    heads.append("kept bytes saved, %")
-    picture = f"![]({folder.name}/best.png)"
-    return table("The best (k, n) of each (figure 15)", heads, rows) + f"\n\n{picture}"
+    plot.bars(grid.bests(found), folder / "best.png")
+    costs = next(iter(found.values())).saved
+    heads = ["", "best by figure of merit", "accuracy, %", "lost, points", *(f"{name} saved, %" for name in costs)]
+    text = table("The best (k, n) of each (figure 15)", heads, rows)
+    return f"{text}\n\n![]({folder.name}/best.png)"
 
 
 def over_windows(rows: list[dict], folder: Path) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,35 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class Best:
+    """The point with the least figure of merit, BPTT left out: its rows, the accuracy it loses (a share of samples),
+    and what it saves, a share of BPTT's, of each of `fastlif.cost.local.TOTALS` and of the bytes kept."""
+
+    rows: list[dict[str, Any]]
+    lost: float
+    saved: dict[str, float]
+
+
+def best(rows: Sequence[dict[str, Any]]) -> Best:
+    """Figure 15's, of rows with other points than BPTT."""
+    steps = max(row["k"] for row in rows)
+    whole = [row for row in rows if is_bptt(row, steps)]
+    others = [own for own in by_point(rows).values() if not is_bptt(own[0], steps)]
+
+    def mean(own, name):
+        return statistics.mean(row[name] for row in own)
+
+    least = min(others, key=lambda own: mean(own, "merit"))
+    saved = {name: 1 - mean(least, name) / mean(whole, name) for name in (*TOTALS, "kept")}
+    return Best(least, mean(whole, "accuracy") - mean(least, "accuracy"), saved)
+
+
+def named(row: dict[str, Any]) -> str:
+    """A row's point in a word."""
+    return f"k = {row['k']}, {label(row['n'])}, {row['classifiers']}"
+
+
 def by_point(rows: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]]:
     """The rows of all seeds, by (classifiers, n, k)."""
     found: dict[tuple, list[dict[str, Any]]] = {}
@@ -131,7 +160,7 @@ def by_point(rows: Sequence[dict[str, Any]]) -> dict[tuple, list[dict[str, Any]]
 
 
 def draw(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """accuracy.png (figures 3 to 5), memory.png (6, 7), costs.png (9 to 13), merit.png (14): over k by n."""
+    """accuracy.png (figures 3 to 5), memory.png (6, 7), costs.png (9 to 13), merit.png (14), best.png (15)."""
     made = []
     kinds = list(dict.fromkeys(row["classifiers"] for row in rows))
 
@@ -154,7 +183,22 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
         plot.panels([panel(kind, *column) for kind in kinds for column in columns], path)
         made.append(path)
     plot.bars([merits(rows, kind) for kind in kinds], folder / "merit.png")
-    return [*made, folder / "merit.png"]
+    made.append(folder / "merit.png")
+    if len(by_point(rows)) > 1:
+        plot.bars(bests({"": best(rows)}), folder / "best.png")
+        made.append(folder / "best.png")
+    return made
+
+
+def bests(found: Mapping[str, Best]) -> list[dict[str, Any]]:
+    """Panels of bars: accuracy lost and costs saved by the best point of each grid (figure 15)."""
+    names = [f"{name}\n{named(one.rows[0])}".strip() for name, one in found.items()]
+    saved = {cost: [one.saved[cost] for one in found.values()] for cost in (*TOTALS, "kept")}
+    common = {"names": names, "percent": True}
+    return [
+        common | {"series": {"accuracy lost": [one.lost for one in found.values()]}, "ylabel": "of all samples"},
+        common | {"series": saved, "ylabel": "saved, of BPTT's"},
+    ]
 
 
 def merits(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
