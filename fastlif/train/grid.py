@@ -133,10 +133,11 @@ class Best:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> Best:
-    """Figure 15's, of rows with other points than BPTT."""
+    """Figure 15's, of rows with other points than BPTT: of those with trainable classifiers, if there are any."""
     steps = max(row["k"] for row in rows)
     whole = [row for row in rows if is_bptt(row, steps)]
     others = [own for own in by_point(rows).values() if not is_bptt(own[0], steps)]
+    others = [own for own in others if own[0]["classifiers"] == "trainable"] or others
 
     def mean(own, name):
         return statistics.mean(row[name] for row in own)
