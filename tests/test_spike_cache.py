@@ -12,6 +12,7 @@ from fastlif import data, models
 from fastlif.memory import spikes
 from fastlif.models.bloc import Plan
 from fastlif.train.bloctrain import BlocTrain, joined, unjoin
+from fastlif.train.method import autocast
 from fastlif.train.spike_cache import SpikeCache
 
 sgd = functools.partial(torch.optim.SGD, lr=1.0)
@@ -74,6 +75,17 @@ def test_the_cache_gives_what_the_network_would(tmp_path, kind, number, in_memor
     assert [[n for _, y in again for n in y.tolist()] for _ in range(3)] == orders
     other = cache_of(net, number, batches, seed=1)
     assert [n for _, y in other for n in y.tolist()] != orders[0]
+
+
+def test_the_cache_is_filled_at_the_precision_of_training():
+    net, shape, _ = narrow("vgg16")
+    batches = Counted(net, shape, 11, 5)
+    plain = torch.cat([joined(net.feed(3, x)) for x, _ in batches], 1)
+    with autocast(torch.device("cpu"), torch.bfloat16):
+        expected = torch.cat([joined(net.feed(3, x)) for x, _ in batches], 1)
+    assert not torch.equal(expected.float(), plain)
+    for x, y in cache_of(net, 3, batches, precision=torch.bfloat16):
+        assert torch.equal(x, expected[:, y].float())
 
 
 def test_spikes_from_the_cache_are_those_of_several_blocks_and_known_as_spikes():

@@ -16,7 +16,7 @@ from . import build, distributed
 from .bloctrain import class_accuracies, split_classes
 from .config import Config
 from .loop import Batch, Epoch, evaluate, fit
-from .method import Method, Outcome
+from .method import Method, Outcome, autocast
 from .spike_cache import SpikeCache
 
 IN_MEMORY = 1e9  # bytes of a cache; a larger one lies in a file
@@ -36,8 +36,7 @@ def course(
     more; which of these is said on stderr.
 
     Raises:
-        ValueError: there is no validation part, or it has no samples of a class; a cache that is asked for and does not
-            fit, or would not hold what is trained on.
+        ValueError: there is no validation part, or it has no samples of a class; the cache does not fit.
     """
     build.bloc_method(config, net, 0, 1)  # or the ValueError that says why not
     if not len(dataset.validation):
@@ -68,7 +67,8 @@ def end(config: Config, net: BlocNet, number: int, validation: Collection[Batch]
     method = build.bloc_method(config, net, number, 1)
     accuracy = evaluate(method, validation)
     if not config.base:
-        accuracies = class_accuracies(net, validation, number + 1)
+        with autocast(config.torch_device(), build.precision(config)):
+            accuracies = class_accuracies(net, validation, number + 1)
         threshold = split_classes(net, number, accuracies, config.hardness, config.hardness_std)
         hard = net.hard[number + 1].nonzero().flatten().tolist()
         say(f"block {number + 1}: validation {accuracy:.1%}; below {threshold:.1%}, hard, are classes {hard or 'none'}")
@@ -98,6 +98,7 @@ def inputs(
     plain = build.batches(config, own, "train", config.steps)
     with tempfile.TemporaryDirectory(prefix="fastlif-") as folder:
         options = {"limit": 1e9 * config.cache_limit, "in_memory": IN_MEMORY, "folder": Path(folder)}
+        options |= {"precision": build.precision(config)}
         yield SpikeCache(net, number, plain, len(own.train), config.batch_size, order, **options), True
 
 

@@ -78,7 +78,10 @@ def loss(config: Config, epoch: int) -> Callable[[torch.Tensor, torch.Tensor], t
 
 
 def method(config: Config, net: nn.Module, phase: Phase, updates: int) -> Method:
-    """The method for one phase: optimizers, the learning rate's course over all its updates, and the loss."""
+    """The method for one phase: optimizers, the learning rate's course over all its updates, and the loss.
+
+    That of BlocTrain is of the last block that is trained, the first one if none is.
+    """
     optimizers = functools.partial(optimizer_of, config, phase)
     schedules = functools.partial(schedule_of, config, phase, updates)
     if config.method == "local-bptt":
@@ -90,18 +93,17 @@ def method(config: Config, net: nn.Module, phase: Phase, updates: int) -> Method
             net, optimizers, *cut, loss(config, 1), config.update, precision(config), functools.partial(block, config)
         )
     if config.method == "bloctrain":
-        return bloc_method(config, net, getattr(net, "depth", 0), updates)
+        return bloc_method(config, net, max(0, getattr(net, "depth", 0) - 1), updates)
     optimizer = optimizers(list(net.parameters()))
     schedule = schedules(optimizer)
     return Bptt(net, optimizer, schedule, loss(config, 1), precision(config), distributed.parallel(net))
 
 
 def bloc_method(config: Config, net: nn.Module, number: int, updates: int, cached: bool = False) -> BlocTrain:
-    """BlocTrain of block `number` of a network, the last one if there is none, over so many updates.
+    """BlocTrain of block `number` of a network, over so many updates.
 
     From the third block on the learning rate is `finetune_lr` (2e-4 and 1e-4 in section 5.1).
     """
-    number = min(number, len(getattr(net, "blocks", [0])) - 1)
     phase = config.phases[-1] if number < 2 else replace(config.phases[-1], lr=config.finetune_lr)
     optimizers = functools.partial(optimizer_of, config, phase)
     schedules = functools.partial(schedule_of, config, phase, updates)

@@ -8,6 +8,7 @@ import torch
 
 from ..models import BlocNet
 from .bloctrain import joined
+from .method import autocast
 
 
 class SpikeCache:
@@ -22,6 +23,7 @@ class SpikeCache:
         generator: shuffles.
         limit: bytes at most.
         in_memory: bytes up to which the bits are kept in memory; else they lie in a file in `folder`, mapped into it.
+        precision: torch.bfloat16 to run the blocks under autocast to it, as in training; None for none.
 
     Raises:
         ValueError: the cache would be larger than `limit`; batch_size is larger than `samples`.
@@ -38,11 +40,12 @@ class SpikeCache:
         limit: float = 4e9,
         in_memory: float = 1e9,
         folder: Path = Path(),
+        precision: torch.dtype | None = None,
     ):
         if batch_size > samples:
             raise ValueError(f"batch_size must be at most {samples}, the number of samples, got {batch_size}")
         self.net, self.number, self.batches, self.samples = net, number, batches, samples
-        self.batch_size, self.generator = batch_size, generator
+        self.batch_size, self.generator, self.precision = batch_size, generator, precision
         self.features = sum(np.prod(net.shapes[source + 1]) for source in net.blocks[number].sources)
         self.steps = batches.steps
         self.row = int(-(-self.steps * self.features // 8))
@@ -79,7 +82,8 @@ class SpikeCache:
             self.rows = np.memmap(self.file, np.uint8, "w+", shape=shape)
         labels, done = [], 0
         for x, y in self.batches:
-            spikes = joined(self.net.feed(self.number, x)).transpose(0, 1).contiguous()
+            with autocast(x.device, self.precision):
+                spikes = joined(self.net.feed(self.number, x)).transpose(0, 1).contiguous()
             bits = torch.ops.fastlif.pack_spikes(spikes, len(y))
             self.rows[done : done + len(y)] = bits.cpu().numpy()
             labels.append(y.cpu())
