@@ -92,6 +92,18 @@ def test_no_more_blocks(tmp_path, capsys, options, said):
     assert again.epochs == done.epochs and again.test_accuracy == done.test_accuracy
 
 
+@pytest.mark.parametrize(("accuracies", "blocks"), [((0.1, 0.6), 2), ((0.1, 0.2, 0.6), 3)])
+def test_blocks_until_the_target(tmp_path, monkeypatch, capsys, accuracies, blocks):
+    left = list(accuracies)
+    monkeypatch.setattr(bloc_course, "evaluate", lambda method, batches: left.pop(0))
+    done = run.train(change(SMALL, target=0.6, hardness=1.0, epochs=1), out=tmp_path)
+    net = fastlif.train.load(tmp_path).net
+    assert len(done.epochs) == net.depth == blocks and not left
+    assert done.test_accuracy == pytest.approx(accuracy(net))
+    said = "block 2 of 3 is the last one: validation 60.0% is the target of 60.0% or more"
+    assert (said in capsys.readouterr().err) == (blocks == 2)
+
+
 def test_a_target_that_is_not_reached_and_classes_that_are_all_hard(capsys):
     nets = []
     config = change(SMALL, hardness=1.0, target=1.0, epochs=1)
