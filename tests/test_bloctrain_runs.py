@@ -183,6 +183,24 @@ def test_what_is_cached(dataset):
                     assert plain(x, y) == plain(joined(net.feed(2, samples)), labels)
 
 
+def test_auto_does_without_a_cache_where_it_cannot_be(dataset, monkeypatch):
+    parts, order = dataset(augment=None), torch.Generator()
+    net = build.network(SMALL, "fastlif", parts.shape, 10)
+    need = 1257 * 3 * 8 * 4 * 4 // 8  # 8 channels of 4x4
+    for options, processes, cached in (
+        ({"cache_limit": need / 1e9}, 1, True),
+        ({"cache_limit": (need - 1) / 1e9}, 1, False),
+        ({"sigmoid": 2.0}, 1, False),
+        ({}, 2, False),
+    ):
+        monkeypatch.setattr(bloc_course.distributed, "size", lambda processes=processes: processes)
+        with bloc_course.inputs(change(SMALL, **options), net, 1, parts, order) as (_, found):
+            assert found == cached, options
+        if not cached and "cache_limit" not in options:
+            with pytest.raises(ValueError, match=r"leave it out \(cache off\)"):
+                next(bloc_course.course(change(SMALL, cache="on", **options), net, parts, order, None, print))
+
+
 def test_cached_and_not_it_learns_the_same(dataset, monkeypatch):
     """With one batch of all samples, whose order is all that differs."""
     dataset(augment=None)

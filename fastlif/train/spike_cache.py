@@ -1,5 +1,6 @@
 """SpikeCache: the spikes of blocks that learn no more, as bits, so that these run once and not in every epoch."""
 
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -46,10 +47,8 @@ class SpikeCache:
             raise ValueError(f"batch_size must be at most {samples}, the number of samples, got {batch_size}")
         self.net, self.number, self.batches, self.samples = net, number, batches, samples
         self.batch_size, self.generator, self.precision = batch_size, generator, precision
-        self.features = sum(np.prod(net.shapes[source + 1]) for source in net.blocks[number].sources)
-        self.steps = batches.steps
-        self.row = int(-(-self.steps * self.features // 8))
-        self.nbytes, self.rows, self.labels = self.row * samples, None, None
+        self.steps, self.features = batches.steps, features_of(net, number)
+        self.nbytes, self.rows, self.labels = spike_bytes(net, number, self.steps, samples), None, None
         self.file = folder / f"spikes-{number}" if self.nbytes > in_memory else None
         if self.nbytes > limit:
             raise ValueError(
@@ -75,7 +74,7 @@ class SpikeCache:
 
     def fill(self) -> None:
         """Run the blocks before over all samples."""
-        shape = self.samples, self.row
+        shape = self.samples, self.nbytes // self.samples
         if self.file is None:
             self.rows = np.empty(shape, np.uint8)
         else:
@@ -89,3 +88,13 @@ class SpikeCache:
             labels.append(y.cpu())
             done += len(y)
         self.labels = torch.cat(labels)
+
+
+def features_of(net: BlocNet, number: int) -> int:
+    """How many spikes block `number` is given of a sample in a step."""
+    return sum(math.prod(net.shapes[source + 1]) for source in net.blocks[number].sources)
+
+
+def spike_bytes(net: BlocNet, number: int, steps: int, samples: int) -> int:
+    """Of what block `number` is given, as bits, those of a sample in whole bytes."""
+    return -(-steps * features_of(net, number) // 8) * samples
