@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from ..neuron import Neuron
 from ..nn import LI, PerStep
-from ..surrogate import PassThrough
+from ..surrogate import PassThrough, Triangle
 from .resnet import conv
 
 Layer = int | str | tuple[int, ...]
@@ -88,7 +90,7 @@ class Bloc(nn.Module):
         if any(not 0 <= number < len(shapes) - 2 for number in plan.earlier):
             raise ValueError(f"earlier must name blocks before the last one, got {plan.earlier}")
         self.plan, self.sources = plan, (*plan.earlier, len(shapes) - 2)
-        options = {} if plan.threshold is None else {"threshold": plan.threshold}
+        options = {} if plan.threshold is None else with_threshold(neurons().neuron, plan.threshold)
         seen, stages, self.origins = [shapes[-1]], [], []
         weighted = [number for number, layer in enumerate(plan.layers) if layer != "pool"]
         for number, layer in enumerate(plan.layers):
@@ -142,13 +144,23 @@ class Bloc(nn.Module):
 def complete(layer: Layer) -> tuple[int, int, int]:
     """A convolution as (channels, kernel, stride)."""
     given = layer if isinstance(layer, (tuple, list)) else (layer,)
-    made, kernel, stride = (*given, *(3, 1)[len(given) - 1 :])
-    if min(made, kernel, stride) < 1 or kernel % 2 == 0:
+    made, kernel, stride = sizes = (*given, *(3, 1)[len(given) - 1 :])
+    if any(isinstance(size, str) or size < 1 for size in sizes) or kernel % 2 == 0:
         raise ValueError(f"unknown layer {layer!r}: channels and stride must be at least 1, kernels odd")
     return made, kernel, stride
 
 
 def project(begin: tuple[int, int, int], end: tuple[int, int, int]) -> nn.Conv2d:
-    """The 1x1 convolution from images of shape `begin` to those of `end`, its stride what makes them as small."""
-    stride = -(-begin[1] // end[1])
-    return conv(begin[0], end[0], 1, stride)
+    """The 1x1 convolution from images of shape `begin` to those of `end`, its strides what makes them as small."""
+    strides = tuple(-(-large // small) for large, small in zip(begin[1:], end[1:], strict=True))
+    if any(-(-large // by) != small for large, by, small in zip(begin[1:], strides, end[1:], strict=True)):
+        raise ValueError(f"no stride of a 1x1 convolution makes {begin[1]}x{begin[2]} images {end[1]}x{end[2]}")
+    return conv(begin[0], end[0], 1, strides)
+
+
+def with_threshold(neuron: Neuron, threshold: float) -> dict[str, Any]:
+    """Options of such neurons with another threshold v, a triangle being one of u / v - 1 for both (algorithm 2)."""
+    if not isinstance(neuron.surrogate, Triangle):
+        return {"threshold": threshold}
+    (width, height), factor = neuron.surrogate.numbers, threshold / neuron.threshold
+    return {"threshold": threshold, "surrogate": Triangle(width * factor, height / factor)}

@@ -192,9 +192,8 @@ class BlocNet(nn.Module):
             return sure >= thresholds.conf, answer
         hard = hard.float().sigmoid()
         easy = own & ~self.hard[number]
-        if easy.any():
-            refined = shares.masked_fill(~easy, -1.0).argmax(-1)
-            answer = torch.where(self.hard[number][answer] & (hard < thresholds.low), refined, answer)
+        refined = shares.masked_fill(~easy, -1.0).argmax(-1)
+        answer = torch.where(self.hard[number][answer] & easy.any() & (hard < thresholds.low), refined, answer)
         return (sure >= thresholds.conf) | (hard < thresholds.high), answer
 
     @torch.no_grad()

@@ -67,7 +67,7 @@ class SpikeSum(nn.Module):
         return self.branch(x) + self.shortcut(x)
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int] = 1) -> nn.Conv2d:
     """A convolution without bias that leaves 1 / stride of the image's size, rounded up."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 

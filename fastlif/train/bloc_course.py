@@ -17,8 +17,8 @@ from . import build, distributed
 from .bloctrain import class_accuracies, split_classes
 from .config import Config
 from .loop import Batch, Epoch, evaluate, fit
-from .method import Method, Outcome
-from .spike_cache import SpikeCache
+from .method import Method, Outcome, autocast
+from .spike_cache import SpikeCache, spike_bytes
 
 IN_MEMORY = 1e9  # bytes of a cache; a larger one lies in a file
 
@@ -38,8 +38,9 @@ def course(
 
     Raises:
         ValueError: there is no validation part, or it has no samples of a class; a cache that is asked for and does not
-            fit, or would not hold what is trained on.
+            fit, or cannot be.
     """
+    check_cache(config)
     build.bloc_method(config, net, 0, 1)  # or the ValueError that says why not
     steps, epochs, validation = config.steps, config.phases[-1].epochs, None
     if len(dataset.validation):
@@ -75,7 +76,8 @@ def end(config: Config, net: BlocNet, number: int, validation: Collection[Batch]
     method = build.bloc_method(config, net, number, 1)
     accuracy = evaluate(method, validation)
     if not config.base:
-        accuracies = class_accuracies(net, validation, number + 1)
+        with autocast(config.torch_device(), build.precision(config)):
+            accuracies = class_accuracies(net, validation, number + 1)
         threshold = split_classes(net, number, accuracies, config.hardness, config.hardness_std)
         hard = net.hard[number + 1].nonzero().flatten().tolist()
         say(f"block {number + 1}: validation {accuracy:.1%}; below {threshold:.1%}, hard, are classes {hard or 'none'}")
@@ -97,15 +99,30 @@ def inputs(
         raise ValueError(f"the training part has no samples of classes {known.nonzero()[0].tolist()}")
     share = distributed.size()
     config = replace(config, batch_size=min(config.batch_size, len(own.train) // share * share))
-    if not number or config.cache == "off" or (config.cache == "auto" and not is_fixed(config, own)):
+    if not number or not caches(config, net, number, own):
         yield build.train_batches(config, own, config.steps, order), False
         return
-    if share > 1:
-        raise ValueError("the cache of spikes is of one process: leave it out (cache off) under torchrun")
     plain = build.batches(config, own, "train", config.steps)
     with tempfile.TemporaryDirectory(prefix="fastlif-") as folder:
         options = {"limit": 1e9 * config.cache_limit, "in_memory": IN_MEMORY, "folder": Path(folder)}
+        options |= {"precision": build.precision(config)}
         yield SpikeCache(net, number, plain, len(own.train), config.batch_size, order, **options), True
+
+
+def check_cache(config: Config) -> None:
+    """ValueError where a cache is asked for and cannot be."""
+    if config.cache == "on" and distributed.size() > 1:
+        raise ValueError("the cache of spikes is of one process: leave it out (cache off) under torchrun")
+    if config.cache == "on" and config.sigmoid is not None:
+        raise ValueError("the cache keeps spikes as bits, and those of sigmoid are none: leave it out (cache off)")
+
+
+def caches(config: Config, net: BlocNet, number: int, own: data.Data) -> bool:
+    """Whether what block `number` learns from is cached: in auto, where that changes nothing and there is room."""
+    if config.cache != "auto":
+        return config.cache == "on"
+    fits = spike_bytes(net, number, config.steps, len(own.train)) <= 1e9 * config.cache_limit
+    return fits and distributed.size() == 1 and config.sigmoid is None and is_fixed(config, own)
 
 
 def is_fixed(config: Config, dataset: data.Data) -> bool:

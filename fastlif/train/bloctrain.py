@@ -10,6 +10,7 @@ from torch.nn import functional
 from ..memory import spikes
 from ..memory.saved import SavedBytes, saved_bytes
 from ..models import BlocNet, Thresholds
+from ..ops.state import membrane_dtype
 from .distributed import total
 from .method import Outcome, autocast, require_finite
 
@@ -61,12 +62,12 @@ class BlocTrain:
             raise ValueError(f"block {self.block} knows classes {known.nonzero().flatten().tolist()}, got others")
         with autocast(x.device, self.precision):
             logits, hard = self._called(*self.sources(x))
-        logits = logits.float().masked_fill(~known, -torch.inf)
+        wide = membrane_dtype(logits.dtype)
+        logits = logits.to(wide).masked_fill(~known, -torch.inf)
         loss = functional.cross_entropy(logits, y)
         if hard is not None:
-            loss = loss + functional.binary_cross_entropy_with_logits(
-                hard.float(), self.net.hard[self.block][y].float()
-            )
+            labels = self.net.hard[self.block][y].to(wide)
+            loss = loss + functional.binary_cross_entropy_with_logits(hard.to(wide), labels)
         require_finite(loss)
         self.optimizer.zero_grad()
         loss.backward()

@@ -78,7 +78,10 @@ def loss(config: Config, epoch: int) -> Callable[[torch.Tensor, torch.Tensor], t
 
 
 def method(config: Config, net: nn.Module, phase: Phase, updates: int) -> Method:
-    """The method for one phase: optimizers, the learning rate's course over all its updates, and the loss."""
+    """The method for one phase: optimizers, the learning rate's course over all its updates, and the loss.
+
+    That of BlocTrain is of the last block that is trained, the first one if none is.
+    """
     optimizers = functools.partial(optimizer_of, config, phase)
     schedules = functools.partial(schedule_of, config, phase, updates)
     if config.method == "local-bptt":

@@ -72,7 +72,7 @@ def train(
     each = len(dataset.train) // config.batch_size
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(Log(out, layers, tensorboard, len(epochs) + 1)) if writes else None
-        rounds = len(net.blocks) if config.method == "bloctrain" else 1
+        rounds = len(getattr(net, "blocks", [0])) if config.method == "bloctrain" else 1
         steps = each * rounds * sum(phase.epochs for phase in config.phases)
         options = {"desc": f"{layers:8}", "unit": "step", "dynamic_ncols": True, "disable": distributed.rank() > 0}
         bar = stack.enter_context(tqdm(total=steps, initial=each * len(epochs), **options))

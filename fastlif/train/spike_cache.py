@@ -1,5 +1,6 @@
 """SpikeCache: the spikes of blocks that learn no more, as bits, so that these run once and not in every epoch."""
 
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from ..models import BlocNet
 from .bloctrain import joined
+from .method import autocast
 
 
 class SpikeCache:
@@ -22,6 +24,7 @@ class SpikeCache:
         generator: shuffles.
         limit: bytes at most.
         in_memory: bytes up to which the bits are kept in memory; else they lie in a file in `folder`, mapped into it.
+        precision: torch.bfloat16 to run the blocks under autocast to it, as in training; None for none.
 
     Raises:
         ValueError: the cache would be larger than `limit`; batch_size is larger than `samples`.
@@ -38,15 +41,14 @@ class SpikeCache:
         limit: float = 4e9,
         in_memory: float = 1e9,
         folder: Path = Path(),
+        precision: torch.dtype | None = None,
     ):
         if batch_size > samples:
             raise ValueError(f"batch_size must be at most {samples}, the number of samples, got {batch_size}")
         self.net, self.number, self.batches, self.samples = net, number, batches, samples
-        self.batch_size, self.generator = batch_size, generator
-        self.features = sum(np.prod(net.shapes[source + 1]) for source in net.blocks[number].sources)
-        self.steps = batches.steps
-        self.row = int(-(-self.steps * self.features // 8))
-        self.nbytes, self.rows, self.labels = self.row * samples, None, None
+        self.batch_size, self.generator, self.precision = batch_size, generator, precision
+        self.steps, self.features = batches.steps, features_of(net, number)
+        self.nbytes, self.rows, self.labels = spike_bytes(net, number, self.steps, samples), None, None
         self.file = folder / f"spikes-{number}" if self.nbytes > in_memory else None
         if self.nbytes > limit:
             raise ValueError(
@@ -72,16 +74,27 @@ class SpikeCache:
 
     def fill(self) -> None:
         """Run the blocks before over all samples."""
-        shape = self.samples, self.row
+        shape = self.samples, self.nbytes // self.samples
         if self.file is None:
             self.rows = np.empty(shape, np.uint8)
         else:
             self.rows = np.memmap(self.file, np.uint8, "w+", shape=shape)
         labels, done = [], 0
         for x, y in self.batches:
-            spikes = joined(self.net.feed(self.number, x)).transpose(0, 1).contiguous()
+            with autocast(x.device, self.precision):
+                spikes = joined(self.net.feed(self.number, x)).transpose(0, 1).contiguous()
             bits = torch.ops.fastlif.pack_spikes(spikes, len(y))
             self.rows[done : done + len(y)] = bits.cpu().numpy()
             labels.append(y.cpu())
             done += len(y)
         self.labels = torch.cat(labels)
+
+
+def features_of(net: BlocNet, number: int) -> int:
+    """How many spikes block `number` is given of a sample in a step."""
+    return sum(math.prod(net.shapes[source + 1]) for source in net.blocks[number].sources)
+
+
+def spike_bytes(net: BlocNet, number: int, steps: int, samples: int) -> int:
+    """Of what block `number` is given, as bits, those of a sample in whole bytes."""
+    return -(-steps * features_of(net, number) // 8) * samples
