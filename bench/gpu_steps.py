@@ -109,7 +109,7 @@ def tests(backend: str, limit: float) -> Step:
         chosen = ("cpu-cpu and (hard_reset or threads or gpu_equal)",)
     else:
         chosen = (f"cuda-{backend}", *(("-n", str(min(12, os.cpu_count() or 1))) if find_spec("xdist") else ()))
-    command = python("-m", "pytest", *TESTS, "-k", *chosen)
+    command = python("-m", "pytest", "-vv", "--tb=short", *TESTS, "-k", *chosen)  # a stopped run names what failed, too
     return Step(f"tests-{backend}", command, limit, missing=needs("pytest", "hypothesis"))
 
 
@@ -187,10 +187,10 @@ def said(step: Step, log: str, folder: Path) -> str:
         log = log[: log.rfind("Traceback (most recent call last)")]
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if step.name.startswith("tests"):
-        words = r"\d+ (?:passed|failed|skipped|errors?|xfailed|xpassed)\b"
-        for line in reversed(lines):
-            if found := re.findall(words, line):
-                return ", ".join(found)
+        if found := re.findall(r"\d+ (?:passed|failed|skipped|errors?)\b", lines[-1] if lines else ""):
+            return ", ".join(found)
+        counts = Counter(re.findall(r"^.*?\b(PASSED|FAILED|SKIPPED|ERROR)\b", log, re.M))
+        return ", ".join(f"{n} {word.lower()}" for word, n in counts.items())
     if found := [line for line in lines if re.search(r"(ERROR|RACECHECK) SUMMARY", line)]:
         return found[-1].strip("= ")
     if step.name == "info" and (found := [line for line in lines if line.startswith("backend ")]):

@@ -157,6 +157,9 @@ def test_what_a_step_says(tmp_path):
         return gpu_steps.said(replace(step(name), leaves=leaves), log, tmp_path)
 
     assert said("tests-cuda", "..F\n= 1 failed, 2 passed, 3 skipped in 0.1s =\n") == "1 failed, 2 passed, 3 skipped"
+    assert (
+        said("tests-cuda", "t.py::a PASSED [1%]\n[gw0] [2%] FAILED t.py::b\nt.py::c PASSED\n") == "2 passed, 1 failed"
+    )
     assert said("memcheck", "========= ERROR SUMMARY: 0 errors\n38 calls\n") == "ERROR SUMMARY: 0 errors"
     assert said("info", "one\ntwo\n\n") == "two" and said("info", "") == ""
     rows = [{"contender": "a", "status": "ok"}, {"contender": "norse", "status": "missing", "reason": "not installed"}]
