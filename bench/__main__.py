@@ -7,7 +7,21 @@ from . import machine
 
 
 def main(arguments: list[str]) -> int:
-    from . import batch_norm, bloctrain, layer, local, methods, network, onm, overhead, peak, report, tet, train
+    from . import gpu
+
+    if arguments[:1] == ["gpu"]:  # before torch and all that needs it
+        return gpu.main(arguments[1:])
+    parser, parts = parser_and_parts()
+    args = parser.parse_args(arguments)
+    if args.command in ("report", "peak"):
+        return parts[args.command][0].main(args)
+    machine.run_keeping_pages(arguments)
+    return parts[args.command][0].main(args, arguments)
+
+
+def parser_and_parts() -> tuple[argparse.ArgumentParser, dict]:
+    """The parser of every part, and {name: (module, help)}."""
+    from . import batch_norm, bloctrain, gpu, layer, local, methods, network, onm, overhead, peak, report, tet, train
 
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Benchmarks of fastlif against other libraries."
@@ -24,16 +38,13 @@ def main(arguments: list[str]) -> int:
         "methods": (methods, "methods side by side: what each keeps and takes, how right it is"),
         "local": (local, "local truncated BPTT over windows and blocks, on small data"),
         "bloctrain": (bloctrain, "BlocTrain against training end to end, on small data"),
+        "gpu": (gpu, "build, GPU tests, sanitizers and benchmarks of a GPU within minutes"),
         "report": (report, "table and plot of a result file"),
         "peak": (peak, "peak memory of one contender in this process (used by the others)"),
     }
     for name, (module, help_text) in parts.items():
         module.add_arguments(commands.add_parser(name, help=help_text))
-    args = parser.parse_args(arguments)
-    if args.command in ("report", "peak"):
-        return parts[args.command][0].main(args)
-    machine.run_keeping_pages(arguments)
-    return parts[args.command][0].main(args, arguments)
+    return parser, parts
 
 
 if __name__ == "__main__":

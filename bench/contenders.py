@@ -13,6 +13,7 @@ import fastlif
 from . import libraries, naive, ours
 from .case import SURROGATES, Case
 from .check import COMPACT, EXACT
+from .choose import choose
 
 
 class Layer:
@@ -157,13 +158,6 @@ def _ours() -> list[Contender]:
 TABLE: list[Contender] = [*_plain(), *_spikingjelly(), *_others(), *_ours()]
 
 
-def select(device: str, wanted: list[str] | None = None) -> list[Contender]:
-    """The contenders for a device; `wanted` are groups or names (a name's beginning is enough)."""
-    rows = [c for c in TABLE if device in c.devices]
-    if not wanted:
-        return rows
-    chosen = [c for c in rows if any(c.group == w or c.name.startswith(w) for w in wanted)]
-    if unknown := [w for w in wanted if not any(c.group == w or c.name.startswith(w) for c in rows)]:
-        groups = sorted({c.group for c in rows})
-        raise SystemExit(f"no contender {', '.join(map(repr, unknown))} on {device}; groups: {', '.join(groups)}")
-    return chosen
+def select(device: str, wanted: list[str] | None = None, without: list[str] | None = None) -> list[Contender]:
+    """The contenders for a device; `wanted` and `without` are groups or names (a name's beginning is enough)."""
+    return choose([c for c in TABLE if device in c.devices], wanted, without, f" on {device}")

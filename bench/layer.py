@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, 3 repetitions: does everything run?")
     parser.add_argument("--repeats", type=int, help="repetitions after the warm-up; default 30")
     parser.add_argument("--contenders", nargs="+", help="groups or names; default all")
+    parser.add_argument("--without", nargs="+", help="groups or names to leave out")
     parser.add_argument(
         "--peak", action="store_true", help="on a CPU, also each contender's peak memory, in a process of its own"
     )
@@ -56,14 +57,15 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     machine.warn_if_busy()
     head = machine.describe(command) | {"benchmark": "layer"}
     repeats = args.repeats or (3 if args.quick else 30)
-    contenders = select(device, args.contenders)
+    contenders = select(device, args.contenders, args.without)
+    out = args.out or Path(__file__).parent / "results" / f"layer-{device}.json"
     rows = []
     for case in (bar := tqdm(cases(args, device), desc="workloads", file=sys.stderr)):
         bar.set_postfix_str(case.title)
         rows += run_case(case, contenders, repeats, args.peak)
-    out = args.out or Path(__file__).parent / "results" / f"layer-{device}.json"
-    save(out, head | {"rows": rows})
-    print(write_report(out))
+        save(out, head | {"rows": rows})  # whatever stops it, what was done is there
+        report = write_report(out)
+    print(report)
     broken = [r for r in rows if r["group"] in ("fastlif", "kernel") and r["status"] in ("failed", "refused")]
     return 1 if broken else 0
 

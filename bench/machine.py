@@ -1,4 +1,7 @@
-"""Where a result comes from: machine, versions, commit and command; and the process that measurements run in."""
+"""Where a result comes from: machine, versions, commit and command; and the process that measurements run in.
+
+torch is imported where it is asked: bench/gpu.py comes before the build.
+"""
 
 import contextlib
 import datetime
@@ -10,10 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-
-import fastlif
 
 PACKAGES = ("torch", "triton", "numpy", "spikingjelly", "snntorch", "norse")
 KEEP_PAGES = {  # glibc hands no page back: otherwise page faults on fresh memory drown what is measured
@@ -63,6 +62,8 @@ def page_faults() -> int:
 def available_bytes(device: str) -> int:
     """Memory that a workload may take."""
     if device == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info()[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -86,7 +87,9 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, "-dirty" if files differ from it; None outside a checkout."""
+    """The checkout's commit, "-dirty" if files differ from it; None outside a checkout. BENCH_COMMIT overrides it."""
+    if named := os.environ.get("BENCH_COMMIT"):
+        return named
     try:
         where = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True}
         head = subprocess.run(["git", "rev-parse", "HEAD"], **where).stdout.strip()
@@ -98,6 +101,10 @@ def commit() -> str | None:
 
 def describe(arguments: list[str]) -> dict:
     """The head of every result file."""
+    import torch
+
+    import fastlif
+
     return {
         "machine": {
             "cpu": cpu_model(),

@@ -19,18 +19,6 @@ def compiled(net: nn.Module, x: torch.Tensor) -> nn.Module:
     return torch.compile(net, fullgraph=True, dynamic=False)
 
 
-def select(table: list[Contender], wanted: list[str] | None) -> list[Contender]:
-    """Those of the table that are `wanted`: groups, or names (a name's beginning is enough); all if None."""
-
-    def fits(contender: Contender, word: str) -> bool:
-        return contender.group == word or contender.name.startswith(word)
-
-    if unknown := [word for word in wanted or () if not any(fits(c, word) for c in table)]:
-        groups = sorted({c.group for c in table})
-        raise SystemExit(f"no contender {', '.join(map(repr, unknown))}; groups: {', '.join(groups)}")
-    return [c for c in table if not wanted or any(fits(c, word) for word in wanted)]
-
-
 # fastlif: what is there, and the parts of each mode
 
 

@@ -11,6 +11,7 @@ from fastlif.models.convnet import ConvNet
 from fastlif.models.vggsnn import LAYERS
 
 from . import machine, modes, over_time, training
+from .choose import choose
 from .training import Parts, Workload
 
 RATE = 0.1  # share of the input's ones
@@ -91,7 +92,7 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     work = Network(**(QUICK if args.quick else {}) | {"device": training.device_of(args)} | given)
     repeats = args.repeats if args.repeats is not None else (2 if args.quick else 10)
     machine.warn_if_busy()
-    contenders = modes.select(TABLE, args.contenders)
+    contenders = choose(TABLE, args.contenders, args.without)
     rows = training.run_all(work, contenders, TABLE[0], repeats, with_peak=not args.no_peak)
     return training.finish(args, command, "network", rows)
 

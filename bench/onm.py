@@ -11,6 +11,7 @@ from torch import nn
 import fastlif
 
 from . import machine, modes, training
+from .choose import choose
 from .training import Contender, Parts, Workload
 
 RECTANGLE = {"surrogate": fastlif.Rectangle()}
@@ -80,8 +81,9 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     rows = []
     for n in args.n or usual["n"]:
         work = Onm(args.steps or usual["steps"][0], args.batch or 16, device, args.amp, n=n)
-        contenders = modes.select(TABLE, args.contenders)
+        contenders = choose(TABLE, args.contenders, args.without)
         rows += training.run_all(work, contenders, TABLE[0], repeats, with_peak=not args.no_peak)
+        training.keep(args, command, "onm", rows)
     return training.finish(args, command, "onm", rows)
 
 

@@ -209,6 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, 2 repetitions: does everything run?")
     parser.add_argument("--repeats", type=int, help="repetitions after the warm-up; default 10, 0 for no times")
     parser.add_argument("--contenders", nargs="+", help="groups or names; default all")
+    parser.add_argument("--without", nargs="+", help="groups or names to leave out")
     parser.add_argument("--no-peak", action="store_true", help="no peak memory: saves a process for each contender")
     parser.add_argument("--out", type=Path, help="JSON file; default bench/results/<benchmark>-<device>.json")
 
@@ -217,11 +218,16 @@ def device_of(args: argparse.Namespace) -> str:
     return args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def finish(args: argparse.Namespace, command: list[str], benchmark: str, rows: list[dict]) -> int:
-    """Save the JSON, make table and plot from it. Returns 1 if one of fastlif's own rows failed, else 0."""
+def keep(args: argparse.Namespace, command: list[str], benchmark: str, rows: list[dict]) -> str:
+    """Save the JSON, make table and plot from it: the table."""
     out = args.out or Path(__file__).parent / "results" / f"{benchmark}-{device_of(args)}.json"
     save(out, machine.describe(command) | {"benchmark": benchmark, "rows": rows})
-    print(write_report(out))
+    return write_report(out)
+
+
+def finish(args: argparse.Namespace, command: list[str], benchmark: str, rows: list[dict]) -> int:
+    """Keep the rows and print the table. Returns 1 if one of fastlif's own rows failed, else 0."""
+    print(keep(args, command, benchmark, rows))
     return int(any(r["group"] == "fastlif" and r["status"] in ("failed", "refused") for r in rows))
 
 

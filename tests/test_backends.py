@@ -33,7 +33,8 @@ def test_missing(name):
 def check(case: Case, place):
     device, backend = place
     got, want = run(case, backend, device), run(case, "reference")
-    assert_same(got, want, tolerance(case))
+    summed = device == "cuda" and case.dtype == torch.float64 and case.learned in ("scalar", "channel")
+    assert_same(got, want, max(tolerance(case), 1e-12 * summed))  # a GPU sums over neurons in another order
     assert_same(run(case, backend, device), got)
 
 

@@ -13,7 +13,7 @@ import torch
 import fastlif
 from bench import libraries, machine, network, onm, report, training
 from bench.__main__ import main
-from bench.modes import select
+from bench.choose import choose
 from bench.network import QUICK, Network
 from bench.onm import Onm
 from bench.training import Parts, Run
@@ -122,7 +122,7 @@ def test_memopt_keeps_bits_that_hooks_do_not_see():
 @pytest.mark.parametrize("library", ("spikingjelly", "snntorch"))
 def test_a_missing_library_is_a_row(library, monkeypatch):
     monkeypatch.setitem(sys.modules, libraries.MODULES[library], None)
-    rows = training.run_all(TINY, select(network.TABLE, [library]), network.TABLE[0], 1, with_peak=False)
+    rows = training.run_all(TINY, choose(network.TABLE, [library]), network.TABLE[0], 1, with_peak=False)
     assert rows and all(row["status"] == "missing" and "not installed" in row["reason"] for row in rows)
 
 
@@ -206,4 +206,4 @@ def test_peak_memory_in_a_fresh_process():
 
 def test_unknown_contender():
     with pytest.raises(SystemExit, match="no contender 'nest'; groups: compile, fastlif"):
-        select(network.TABLE, ["nest"])
+        choose(network.TABLE, ["nest"])

@@ -111,12 +111,12 @@ def normal(index, place, dtype, truncate):
     return place, dtype, options, learned, per_channel, training, reached, wants_y
 
 
-def run_normal(backend, place, dtype, options, learned, per_channel, training, reached, wants_y):
+def run_normal(backend, place, dtype, options, learned, per_channel, training, reached, wants_y, device="cpu"):
     """Every output and gradient by name."""
     (shape, layout), generator = place, torch.Generator().manual_seed(1)
 
     def randn(*size):
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
+        return torch.randn(*size, generator=generator, dtype=torch.float64).to(device)
 
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     y = (randn(*shape) * 1.5 + 0.4).to(dtype)
@@ -133,7 +133,7 @@ def run_normal(backend, place, dtype, options, learned, per_channel, training, r
         "v0": randn(shape[1:]).to(compute).requires_grad_(),
         **own,
     }
-    running = (torch.full((channels,), 0.1, dtype=compute), torch.full((channels,), 2.0, dtype=compute))
+    running = (torch.full((channels,), value, dtype=compute, device=device) for value in (0.1, 2.0))
     neuron = fastlif.Neuron(**{"decay": 0.7, **dict.fromkeys(learned), **options})
     spikes, v, bits = batch_norm.run(
         neuron, leaves["y"], *running, *(leaves[name] for name in ("weight", "bias", "v0")),
