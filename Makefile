@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH := torch==2.13.0
 PEERS := spikingjelly==2.0.* snntorch==1.0.* norse==1.1.* nirtorch==2.*
 LOADERS := torchvision==0.28.* tonic==1.7.*
+TEST_PROCESSES ?= 2
 BUILT_FROM := pyproject.toml setup.py $(wildcard csrc/*)
 # Spinning threads stall for seconds once another program wants the cores.
 export OMP_WAIT_POLICY ?= passive
@@ -23,7 +24,7 @@ demo: .venv/train.stamp
 	.venv/bin/fastlif train
 
 test: .venv/test.stamp
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 lint: .venv/test.stamp
 	.venv/bin/ruff check
