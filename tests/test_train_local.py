@@ -1,6 +1,7 @@
 """Local truncated BPTT: its gradients against those of whole graphs, of detached states, and of blocks alone."""
 
 import functools
+import weakref
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import fastlif
 from fastlif.losses import rate_mse_loss, sdt_loss
+from fastlif.memory.spikes import SPIKES, known
 from fastlif.models.network import Network
 from fastlif.train import Bptt, fit, naive
 from fastlif.train.local_blocks import Classifier, RandomLinear, units_of, weights
@@ -235,3 +237,17 @@ def test_a_window_beyond_the_sample_and_a_network_without_stages():
         LocalBPTT(net(), sgd, 7).step(x, y)
     with pytest.raises(ValueError, match="blocks need a network with stages and a readout"):
         LocalBPTT(nn.Linear(3, 3), sgd, 2)
+
+
+def test_what_a_block_hands_on_is_bits_while_its_gradient_runs():
+    method, alive, outputs = LocalBPTT(net(torch.float32), sgd, 3, 1), [], []
+    for unit in method.units[:-1]:
+        unit.block.register_forward_hook(lambda block, x, output: outputs.append(weakref.ref(output)))
+        next(unit.parameters()).register_hook(lambda gradient: alive.append(outputs[-1]() is not None))
+    inputs = []
+    for unit in method.units[1:]:
+        unit.register_forward_pre_hook(lambda unit, x: inputs.append((known(x[0]), x[0].unique().tolist())))
+    x, y = batch(dtype=torch.float32)
+    method.step(x, y)
+    assert len(alive) == 2 * 3 and not any(alive)
+    assert len(inputs) == 2 * 3 and all(kind == SPIKES and set(values) <= {0, 1} for kind, values in inputs)

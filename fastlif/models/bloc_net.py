@@ -55,7 +55,7 @@ class BlocNet(nn.Module):
     Which classes a block knows is part of the state: hard[i], [classes], is the paper's H_i (design: H_0 is all). Block
     i, counted from 0, knows H_{i-1} (the first two all), and its detector tells H_i from the rest, E_i. `depth` blocks
     are trained; the first of them that is sure answers, with the sum of the logits so far. kept[i] is whether it may:
-    samples pass through a block whose classifier is not kept, see `fastlif.train.place`.
+    samples pass through a block whose classifier is not kept, see `fastlif.cost.bloctrain.place`.
 
     Args:
         shape, classes: of a sample, (C, H, W); number of classes.

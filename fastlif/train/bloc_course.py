@@ -18,7 +18,7 @@ from .bloctrain import class_accuracies, split_classes
 from .config import Config
 from .loop import Batch, Epoch, evaluate, fit
 from .method import Method, Outcome, autocast
-from .spike_cache import SpikeCache, spike_bytes
+from .spike_cache import SpikeCache, require_room, spike_bytes
 
 IN_MEMORY = 1e9  # bytes of a cache; a larger one lies in a file
 
@@ -40,7 +40,7 @@ def course(
         ValueError: there is no validation part, or it has no samples of a class; a cache that is asked for and does not
             fit, or cannot be.
     """
-    check_cache(config)
+    check_cache(config, net, len(dataset.train))
     build.bloc_method(config, net, 0, 1)  # or the ValueError that says why not
     steps, epochs, validation = config.steps, config.phases[-1].epochs, None
     if len(dataset.validation):
@@ -109,8 +109,10 @@ def inputs(
         yield SpikeCache(net, number, plain, len(own.train), config.batch_size, order, **options), True
 
 
-def check_cache(config: Config) -> None:
-    """ValueError where a cache is asked for and cannot be."""
+def check_cache(config: Config, net: BlocNet, samples: int) -> None:
+    """ValueError where a cache is asked for and cannot be: before training, as far as that can be known."""
+    if config.cache == "on" and len(getattr(net, "blocks", ())) > 1:
+        require_room(spike_bytes(net, 1, config.steps, samples), samples, 1e9 * config.cache_limit)
     if config.cache == "on" and distributed.size() > 1:
         raise ValueError("the cache of spikes is of one process: leave it out (cache off) under torchrun")
     if config.cache == "on" and config.sigmoid is not None:

@@ -169,6 +169,10 @@ class Config:
             raise ValueError(f"batch_norm_lif keeps its input alone, state must be 'exact', got {self.state!r}")
         if self.sdt_epochs and self.method not in ("tet", "tit"):
             raise ValueError("sdt_epochs is for method='tet', whose loss takes over: others have one loss all along")
+        if self.method == "bloctrain" and self.inherit:
+            raise ValueError(
+                f"inherit is for methods that train all layers at a time, got {self.inherit!r} for bloctrain"
+            )
         if not isinstance(self.window, str):
             raise TypeError(f"window must be a text, 'k' or 'k1,k2', got {self.window!r}")
         if self.method == "local-bptt":

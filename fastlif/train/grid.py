@@ -63,7 +63,7 @@ def grid(
             configs[f"{kind}/k={k} n={n or 'all'}/{seed}"] = replace(chosen, seed=seed)
     rows = list(side_by_side(configs, one, folder, processes).values())
     baseline = [row for row in rows if is_bptt(row, config.steps)]
-    accuracy = statistics.mean(row["accuracy"] for row in baseline)
+    accuracy = statistics.mean(row["accuracy"] for row in baseline) or 1.0  # none right: nothing to lose
     for row in rows:
         whole = next(own for own in baseline if own["seed"] == row["seed"])
         row["merit"] = merit((accuracy - row["accuracy"]) / accuracy, row, whole)

@@ -114,4 +114,4 @@ def units_of(net: nn.Module, block: int | None, classifiers: Callable[[int, int,
         features = [(h := one(h)).numel() for one in blocks]
         classes = net.readout(h).shape[-1]
     made = [classifiers(count, classes, number) for number, count in enumerate(features[:-1])]
-    return [Unit(one, head) for one, head in zip(blocks, [*(m.to(h.device) for m in made), net.readout], strict=True)]
+    return [Unit(one, head) for one, head in zip(blocks, [*(m.to(h) for m in made), net.readout], strict=True)]

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..losses import rate_mse_loss
 from ..memory.saved import SavedBytes, saved_bytes
+from ..memory.spikes import decode, encode, known, remember
 from ..nn import Stateful, detach_state, reset_state
 from .local_blocks import Classifier, Unit, units_of
 from .method import Outcome, autocast, require_finite
@@ -31,7 +32,8 @@ class LocalBPTT:
             the scores, as the networks of that paper in `fastlif.models`. All its neurons are fastlif's.
         optimizers: makes the optimizer of one block from its parameters.
         window: k, or (k1, k2): windows of k1 steps of which the last k2 carry gradient. The last window of a sample is
-            shorter where k1 does not divide T.
+            shorter where k1 does not divide T. Batch norm takes the statistics of a window's last k2 steps, and of the
+            ones before apart.
         block: n, how many layers with weights a block has; None for one block of all.
         classifiers: makes the classifier of a block, [T, B, ...] -> spikes [T, B, classes], from the features of its
             output, the number of classes and its number. The last block has the network's readout.
@@ -114,9 +116,12 @@ class LocalBPTT:
         whole = whole if self.precision is None else whole.float()
         loss = self.loss(whole, y)
         require_finite(loss)
+        bits = None
+        if known(spikes) is not None:  # only the next block wants them dense: not while this one's graph is there
+            bits, spikes = encode(spikes), None
         loss.backward()
         detach_state(unit)
-        spikes = spikes.detach()
+        spikes = spikes.detach() if bits is None else remember(decode(*bits), bits[1].kind, bits[0])
         if before:
             spikes = torch.cat([before[0][1], spikes])
         return spikes, whole.detach(), loss.detach()

@@ -50,11 +50,7 @@ class SpikeCache:
         self.steps, self.features = batches.steps, features_of(net, number)
         self.nbytes, self.rows, self.labels = spike_bytes(net, number, self.steps, samples), None, None
         self.file = folder / f"spikes-{number}" if self.nbytes > in_memory else None
-        if self.nbytes > limit:
-            raise ValueError(
-                f"the spikes of {samples} samples need {self.nbytes / 1e6:.1f} MB, and the cache may have "
-                f"{limit / 1e6:.1f} MB: give it more, or leave it out"
-            )
+        require_room(self.nbytes, samples, limit)
 
     def __len__(self) -> int:
         return self.samples // self.batch_size
@@ -98,3 +94,12 @@ def features_of(net: BlocNet, number: int) -> int:
 def spike_bytes(net: BlocNet, number: int, steps: int, samples: int) -> int:
     """Of what block `number` is given, as bits, those of a sample in whole bytes."""
     return -(-steps * features_of(net, number) // 8) * samples
+
+
+def require_room(needed: int, samples: int, limit: float) -> None:
+    """ValueError if the spikes of so many samples need more bytes than `limit`."""
+    if needed > limit:
+        raise ValueError(
+            f"the spikes of {samples} samples need {needed / 1e6:.1f} MB, and the cache may have "
+            f"{limit / 1e6:.1f} MB: give it more, or leave it out"
+        )
