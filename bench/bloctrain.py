@@ -41,7 +41,7 @@ CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind")
-    parser.add_argument("--epochs", type=int, default=20, help="of each block, and end to end")
+    parser.add_argument("--epochs", type=int, default=12, help="of each block, and end to end")
     parser.add_argument("--steps", type=int, default=8, help="T at which ResNet-9 is measured")
     parser.add_argument("--batch", type=int, default=8, help="samples at which ResNet-9 is measured")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of ResNet-9")
