@@ -190,7 +190,8 @@ def said(step: Step, log: str, folder: Path) -> str:
         if found := re.findall(r"\d+ (?:passed|failed|skipped|errors?)\b", lines[-1] if lines else ""):
             return ", ".join(found)
         counts = Counter(re.findall(r"^.*?\b(PASSED|FAILED|SKIPPED|ERROR)\b", log, re.M))
-        return ", ".join(f"{n} {word.lower()}" for word, n in counts.items())
+        if counts:
+            return ", ".join(f"{n} {word.lower()}" for word, n in counts.items())
     if found := [line for line in lines if re.search(r"(ERROR|RACECHECK) SUMMARY", line)]:
         return found[-1].strip("= ")
     if step.name == "info" and (found := [line for line in lines if line.startswith("backend ")]):
