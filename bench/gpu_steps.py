@@ -147,8 +147,8 @@ def benchmarks(folder: Path, kind: str, reduced: bool) -> list[Step]:
             part("onm", 60, quick, *SLOW_NETS),
             part("batch_norm", 60, "--shape 3 2 4 8 8 --repeats 3", plot=False),
             part("overhead", 60, "--repeats 20", plot=False),
-            part("layer-compile", 120, "--quick --reset soft --contenders", *fused),
-            part("network-compile", 120, f"{quick} --contenders", *nets),
+            part("layer-compile", 240, "--quick --reset soft --contenders", *fused),
+            part("network-compile", 240, f"{quick} --contenders", *nets),
         ]
     return [
         part("layer", 120, "--neurons 16777216 1048576 --repeats 20", *SLOW),
