@@ -147,8 +147,8 @@ def benchmarks(folder: Path, kind: str, reduced: bool) -> list[Step]:
             part("onm", 60, quick, *SLOW_NETS),
             part("batch_norm", 60, "--shape 3 2 4 8 8 --repeats 3", plot=False),
             part("overhead", 60, "--repeats 20", plot=False),
-            part("layer-compile", 120, "--quick --reset soft --contenders", *fused),
-            part("network-compile", 120, f"{quick} --contenders", *nets),
+            part("layer-compile", 240, "--quick --reset soft --contenders", *fused),
+            part("network-compile", 240, f"{quick} --contenders", *nets),
         ]
     return [
         part("layer", 120, "--neurons 16777216 1048576 --repeats 20", *SLOW),
@@ -190,7 +190,8 @@ def said(step: Step, log: str, folder: Path) -> str:
         if found := re.findall(r"\d+ (?:passed|failed|skipped|errors?)\b", lines[-1] if lines else ""):
             return ", ".join(found)
         counts = Counter(re.findall(r"^.*?\b(PASSED|FAILED|SKIPPED|ERROR)\b", log, re.M))
-        return ", ".join(f"{n} {word.lower()}" for word, n in counts.items())
+        if counts:
+            return ", ".join(f"{n} {word.lower()}" for word, n in counts.items())
     if found := [line for line in lines if re.search(r"(ERROR|RACECHECK) SUMMARY", line)]:
         return found[-1].strip("= ")
     if step.name == "info" and (found := [line for line in lines if line.startswith("backend ")]):
