@@ -28,7 +28,7 @@ def write(path: Path) -> str:
         "# Local truncated BPTT over windows of k steps and blocks of n layers\n\n"
         f"Mean and standard deviation of {result['seeds']} seeds; `{result['command']}`, commit "
         f"{result['commit'][:12]}. k = T and n = all is BPTT, the baseline of all ratios. Steps in the grids: one "
-        f"thread, {result['processes']} runs side by side.",
+        f"thread, {result['processes']} runs side by side. {result.get('note', '')}".strip(),
         claims(studies),
         best(studies, folder),
         over_windows(result["kept"], folder),
