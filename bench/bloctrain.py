@@ -8,8 +8,8 @@ random input of CIFAR-10's shape.
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +21,9 @@ from fastlif.memory import saved_bytes
 from fastlif.models import BlocNet, build
 from fastlif.train import Bptt, Config, load, recipe, run
 from fastlif.train import build as make
-from fastlif.train.bloctrain import BlocTrain, joined
+from fastlif.train.bloctrain import BlocTrain
 from fastlif.train.side_by_side import side_by_side
+from fastlif.train.spike_cache import SpikeCache
 
 from . import bloctrain_report, machine
 from .results import save
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of each block, and end to end")
     parser.add_argument("--steps", type=int, default=8, help="T at which ResNet-9 is measured")
     parser.add_argument("--batch", type=int, default=8, help="samples at which ResNet-9 is measured")
-    parser.add_argument("--repeats", type=int, default=7, help="timed steps of ResNet-9")
+    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each kind")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--folder", type=Path, default=Path("runs/bloctrain"), help="where networks are kept")
     parser.add_argument("--out", type=Path, help="JSON file; default bench/results/bloctrain.json")
@@ -54,9 +55,11 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     """Train what is not trained yet, measure ResNet-9, save the JSON, the tables and the plots."""
     head = machine.describe(command) | {"benchmark": "bloctrain", "seeds": args.seeds, "epochs": args.epochs}
     found = side_by_side(dict(jobs(args.seeds, args.epochs)), do, args.folder, args.processes)
+    machine.warn_if_busy()
+    times = {data: small(data, args.repeats) for data in DATA}
     measured = resnet9(args.steps, args.batch, args.repeats)
     path = args.out or Path(__file__).parent / "results" / "bloctrain.json"
-    save(path, head | {"processes": args.processes, "rows": list(found.values()), "resnet9": measured})
+    save(path, head | {"processes": args.processes, "rows": list(found.values()), "times": times, "resnet9": measured})
     print(bloctrain_report.write(path))
     return 0
 
@@ -95,36 +98,54 @@ def kept(net: BlocNet, x: torch.Tensor) -> list[int]:
     return [saved_bytes(block, *net.feed(number, x)).total for number, block in enumerate(net.blocks)]
 
 
+def small(data: str, repeats: int) -> dict:
+    """Times of a training step on a batch of real samples, of the network of the runs; all classes in every block."""
+    config = Config(**{**recipe(f"bloctrain/{data}/small"), "device": "cpu"})
+    dataset = make.dataset(config)
+    net = make.network(config, "fastlif", dataset.shape, dataset.classes)
+    whole = make.network(replace(config, method="bptt"), "fastlif", dataset.shape, dataset.classes)
+    x, y = next(iter(make.train_batches(config, dataset, config.steps, torch.Generator().manual_seed(0))))
+    return {"batches": len(dataset.train) // config.batch_size, "steps": times(net, whole, x, y, repeats)}
+
+
 def resnet9(steps: int, batch: int, repeats: int) -> dict:
     """Memory, by the paper's count and kept, and times of ResNet-9's blocks and of all end to end."""
     torch.manual_seed(0)
     net, whole = build("bloc-resnet9"), build("bloc-resnet9", exits=False)
     x, y = torch.rand(steps, batch, 3, 32, 32).round(), torch.arange(batch) % 10
     blocks, (all_layers,) = kept(net, x), kept(whole, x)
-    small = max(1, batch * max(blocks) // all_layers)
-    calls = {
-        "end to end": end_to_end(whole, x, y),
-        "end to end, equal memory": end_to_end(whole, x[:, :small], y[:small]),
-    }
-    for number in range(len(net.blocks)):
-        calls[f"block {number + 1}"] = BlocTrain(net, number, torch.optim.Adam, cached=False).step
-        calls[f"block {number + 1}, cached"] = BlocTrain(net, number, torch.optim.Adam, cached=number > 0).step
-    times = alternate({name: call_of(name, call, net, x, y) for name, call in calls.items()}, "cpu", range(repeats))
+    fewer = max(1, batch * max(blocks) // all_layers)
     paper = {str(size): training_memory(net, 100, size) for size in (64, 1)}
-    return {"steps": steps, "batch": batch, "smaller_batch": small, "kept": blocks, "kept_end_to_end": all_layers,
-            "paper": paper, "times": times}  # fmt: skip
+    return {"steps": steps, "batch": batch, "smaller_batch": fewer, "kept": blocks, "kept_end_to_end": all_layers,
+            "paper": paper, "times": times(net, whole, x, y, repeats, fewer)}  # fmt: skip
 
 
-def end_to_end(net: BlocNet, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
-    """A training step of the whole network."""
-    method = Bptt(net, torch.optim.Adam(net.parameters()), loss=sdt_loss)
-    return lambda: method.step(x, y)
+def times(net: BlocNet, whole: BlocNet, x: torch.Tensor, y: torch.Tensor, repeats: int, fewer: int = 0) -> dict:
+    """Steps of all blocks, on x and on cached spikes, and end to end, also with `fewer` samples; alternating."""
+    bptt = Bptt(whole, torch.optim.Adam(whole.parameters()), loss=sdt_loss)
+    calls = {"end to end": lambda: bptt.step(x, y)}
+    if fewer:
+        calls["end to end, equal memory"] = lambda: bptt.step(x[:, :fewer], y[:fewer])
+    for number in range(len(net.blocks)):
+        method = BlocTrain(net, number, torch.optim.Adam)
+        calls[f"block {number + 1}"] = lambda method=method: method.step(x, y)
+        if number:
+            cached, cache = BlocTrain(net, number, torch.optim.Adam, cached=True), cache_of(net, number, x, y)
+            calls[f"block {number + 1}, cached"] = lambda cached=cached, cache=cache: cached.step(*next(iter(cache)))
+    return alternate(calls, "cpu", range(repeats))
 
 
-def call_of(name: str, call: Callable, net: BlocNet, x: torch.Tensor, y: torch.Tensor) -> Callable[[], object]:
-    """A training step without arguments; a cached one is given the spikes of the blocks before."""
-    if name.startswith("end"):
-        return call
-    number = int(name.removeprefix("block ").split(",")[0]) - 1
-    given = joined(net.feed(number, x)) if number and name.endswith("cached") else x
-    return lambda: call(given, y)
+def cache_of(net: BlocNet, number: int, x: torch.Tensor, y: torch.Tensor) -> SpikeCache:
+    """The filled cache of one batch."""
+    cache = SpikeCache(net, number, OneBatch([(x, y)]), len(y), len(y), torch.Generator())
+    cache.fill()
+    return cache
+
+
+class OneBatch(list):
+    """A batch as `SpikeCache` takes it."""
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self[0][0])

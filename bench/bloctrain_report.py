@@ -24,10 +24,9 @@ def write(path: Path) -> str:
     sections = [
         "# BlocTrain against training end to end\n\n"
         f"Mean and standard deviation of {result['seeds']} seeds, {result['epochs']} epochs of each block and end to "
-        f"end; `{result['command']}`, commit {result['commit'][:12]}. Times: one thread each, {result['processes']} "
-        "runs side by side.",
+        f"end; `{result['command']}`, commit {result['commit'][:12]}.",
         accuracies(runs),
-        time_and_memory(runs),
+        time_and_memory(runs, result["times"]),
         exits(runs, path),
         resnet9(result["resnet9"]),
     ]
@@ -63,27 +62,39 @@ def accuracies(runs: dict[str, dict[str, Runs]]) -> str:
     )
 
 
-def time_and_memory(runs: dict[str, dict[str, Runs]]) -> str:
-    """Seconds of all epochs, by block, and bytes: kept for backward, and by the paper's count."""
+def time_and_memory(runs: dict[str, dict[str, Runs]], times: dict[str, Any]) -> str:
+    """Time of training at equal epochs, from steps that were timed alternating, and bytes: kept, and by the paper."""
     rows = []
     for data, variants in runs.items():
-        whole = mean(sum(run["seconds"]) for run in variants[END])
-        kept_whole = variants[END][0]["kept"][0]
+        seconds = {name: own["median"] for name, own in times[data]["steps"].items()}
+        kept_whole, whole = variants[END][0]["kept"][0], seconds[END]
         for name, own in variants.items():
-            epochs = own[0]["config"]["epochs"]
-            depth = max(-(-len(run["seconds"]) // epochs) for run in own)
-            each = []
-            for number in range(depth):
-                part = slice(number * epochs, (number + 1) * epochs)
-                each.append(mean(mean(run["seconds"][part]) for run in own if len(run["seconds"]) > number * epochs))
-            total = mean(sum(run["seconds"]) for run in own)
-            kept = [kept_whole / bytes_ for bytes_ in own[0]["kept"]]
-            paper = [own[0]["memory"]["end to end"] / b for b in own[0]["memory"]["blocks"]] if name != END else [1.0]
-            cells = [data, name, ", ".join(f"{s:.2f}" for s in each), f"{total / whole:.2f}"]
-            rows.append([*cells, *(", ".join(f"{value:.2f}" for value in values) for values in (kept, paper))])
-    heads = ["data", "", "s an epoch, by block", "time of all / end to end", "kept: end to end / block"]
+            if name == END:
+                continue
+            epochs, paper = own[0]["config"]["epochs"], own[0]["memory"]
+            blocks = range(len(own[0]["kept"]))
+            share = [mean(samples(run, n) for run in own) for n in blocks]
+            steps = [seconds[f"block {n + 1}"] for n in blocks]
+            if "cached" in name:  # filled once, with what a plain step takes more
+                cached = [seconds.get(f"block {n + 1}, cached", steps[n]) for n in blocks]
+                steps = [c + (s - c) / epochs for s, c in zip(steps, cached, strict=True)]
+            each = [f"{s * part / whole:.2f}" for s, part in zip(steps, share, strict=True)]
+            total = sum(s * part for s, part in zip(steps, share, strict=True)) / whole
+            kept = [f"{kept_whole / found:.2f}" for found in own[0]["kept"]]
+            counted = [f"{paper['end to end'] / found:.2f}" for found in paper["blocks"]]
+            rows.append([data, name, *map(", ".join, (each,)), f"{total:.2f}", *map(", ".join, (kept, counted))])
+    heads = ["data", "", "epoch of each block / end to end's", "all blocks", "kept: end to end / block"]
     title = "Time of training at equal epochs, and memory of each block"
-    return table(title, [*heads, "the paper's count: end to end / block"], rows)
+    note = (
+        "Times from training steps on one batch, alternating in one process, times the share of samples that a block "
+        "is trained on (mean of the seeds; 0 for blocks that were not added)."
+    )
+    return table(title, [*heads, "the paper's count: end to end / block"], rows) + f"\n\n{note}"
+
+
+def samples(run: dict[str, Any], number: int) -> float:
+    """The share of the training samples that block `number` is trained on, classes being of about equal size."""
+    return len(run["classes"][number]["knows"]) / 10 if number < len(run["classes"]) else 0.0
 
 
 def exits(runs: dict[str, dict[str, Runs]], path: Path) -> str:
@@ -120,10 +131,13 @@ def resnet9(found: dict[str, Any]) -> str:
         paper = [memory[1] / memory[0][number] for memory in found["paper"].values()]
         name = f"block {number + 1}"
         cells = [name, *(f"{value:.2f}" for value in paper), f"{found['kept_end_to_end'] / kept:.2f}"]
-        rows.append([*cells, f"{times[name] / whole:.2f}", f"{times[f'{name}, cached'] / whole:.2f}"])
+        cached = times.get(f"{name}, cached", times[name])
+        rows.append([*cells, f"{times[name] / whole:.2f}", f"{cached / whole:.2f}"])
     heads = ["end to end over", *(f"paper's count, T=100, B={size}" for size in found["paper"]), "kept"]
     heads += ["step / end to end's", "step, cached / end to end's"]
-    sums = [sum(times[f"block {n + 1}{kind}"] for n in range(len(found["kept"]))) / whole for kind in ("", ", cached")]
+    plain = [times[f"block {n + 1}"] for n in range(len(found["kept"]))]
+    cached = [times.get(f"block {n + 1}, cached", plain[n]) for n in range(len(plain))]
+    sums = sum(plain) / whole, sum(cached) / whole
     smaller = times[f"{END}, equal memory"] / whole * found["batch"] / found["smaller_batch"]
     note = (
         f"All blocks, all classes in each: {sums[0]:.2f} of end to end's time, cached {sums[1]:.2f} (the paper 1.13). "
