@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind")
     parser.add_argument("--epochs", type=int, default=12, help="of each block, and end to end")
     parser.add_argument("--steps", type=int, default=8, help="T at which ResNet-9 is measured")
-    parser.add_argument("--batch", type=int, default=8, help="samples at which ResNet-9 is measured")
+    parser.add_argument("--batch", type=int, default=32, help="samples at which ResNet-9 is measured")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps of each kind")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--folder", type=Path, default=Path("runs/bloctrain"), help="where networks are kept")

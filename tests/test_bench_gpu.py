@@ -67,7 +67,7 @@ def test_without_time_the_rest_is_skipped(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_step_that_hangs_is_killed_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "GRACE", 0.2)
-    records, _ = run([step("hangs", HANGS, 2), step("next")], tmp_path)
+    records, _ = run([step("hangs", HANGS, 10), step("next")], tmp_path)
     assert [r["status"] for r in records.values()] == ["stopped", "ok"]
     child = int((tmp_path / "hangs.log").read_text())
     until = time.monotonic() + 5

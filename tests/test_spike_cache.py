@@ -59,7 +59,7 @@ def test_the_cache_gives_what_the_network_would(tmp_path, kind, number, in_memor
     cache = cache_of(net, number, batches, in_memory=in_memory, folder=tmp_path)
     features = sum(int(np.prod(net.shapes[source + 1])) for source in net.blocks[number].sources)
     assert expected.shape == (3, 11, features)
-    assert cache.nbytes == 11 * -(-3 * features // 8)
+    assert cache.nbytes == 11 * 3 * -(-features // 8)
     orders = []
     for _ in range(3):
         found = [*cache]

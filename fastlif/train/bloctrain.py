@@ -134,10 +134,8 @@ def unjoin(net: BlocNet, number: int, x: torch.Tensor) -> list[torch.Tensor]:
     """What block `number` is given, from `joined`; known to be spikes."""
     shapes = [net.shapes[source + 1] for source in net.blocks[number].sources]
     parts = x.split([channels * height * width for channels, height, width in shapes], 2)
-    return [
-        spikes.remember(part.reshape(*x.shape[:2], *shape).contiguous())
-        for part, shape in zip(parts, shapes, strict=True)
-    ]
+    given = [part.reshape(*x.shape[:2], *shape) for part, shape in zip(parts, shapes, strict=True)]
+    return given if spikes.known(given[0]) is not None else [spikes.remember(one.contiguous()) for one in given]
 
 
 def class_accuracies(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..memory.spikes import remember
 from ..models import BlocNet
 from .bloctrain import joined
 from .method import autocast
@@ -62,15 +63,18 @@ class SpikeCache:
         device = next(self.net.parameters()).device
         for first in range(0, len(self) * self.batch_size, self.batch_size):
             chosen = order[first : first + self.batch_size]
-            rows = torch.from_numpy(self.rows[chosen.numpy()]).to(device)
-            size = [len(chosen), self.steps * self.features]
-            x = torch.ops.fastlif.unpack_spikes(rows, size, [size[1], 1], torch.float32)
-            x = x.view(len(chosen), self.steps, self.features).transpose(0, 1)
-            yield x, self.labels[chosen].to(device)
+            bits = torch.from_numpy(self.rows[chosen.numpy()]).transpose(0, 1).contiguous().to(device)
+            x = torch.ops.fastlif.unpack_spikes(bits.flatten(0, 1), *self.memory(len(chosen)), torch.float32)
+            plane = bits.flatten(0, 1) if self.features % 8 == 0 else None  # then in one row too
+            yield remember(x.view(self.steps, len(chosen), self.features), plane=plane), self.labels[chosen].to(device)
+
+    def memory(self, samples: int) -> tuple[list[int], list[int]]:
+        """Size and strides of the spikes of so many samples, a row for each step and sample."""
+        return [self.steps * samples, self.features], [self.features, 1]
 
     def fill(self) -> None:
         """Run the blocks before over all samples."""
-        shape = self.samples, self.nbytes // self.samples
+        shape = self.samples, self.steps, -(-self.features // 8)
         if self.file is None:
             self.rows = np.empty(shape, np.uint8)
         else:
@@ -79,8 +83,8 @@ class SpikeCache:
         for x, y in self.batches:
             with autocast(x.device, self.precision):
                 spikes = joined(self.net.feed(self.number, x)).transpose(0, 1).contiguous()
-            bits = torch.ops.fastlif.pack_spikes(spikes, len(y))
-            self.rows[done : done + len(y)] = bits.cpu().numpy()
+            bits = torch.ops.fastlif.pack_spikes(spikes, len(y) * self.steps)
+            self.rows[done : done + len(y)] = bits.view(len(y), *shape[1:]).cpu().numpy()
             labels.append(y.cpu())
             done += len(y)
         self.labels = torch.cat(labels)
@@ -92,8 +96,8 @@ def features_of(net: BlocNet, number: int) -> int:
 
 
 def spike_bytes(net: BlocNet, number: int, steps: int, samples: int) -> int:
-    """Of what block `number` is given, as bits, those of a sample in whole bytes."""
-    return -(-steps * features_of(net, number) // 8) * samples
+    """Of what block `number` is given, as bits, those of a sample and step in whole bytes."""
+    return -(-features_of(net, number) // 8) * steps * samples
 
 
 def require_room(needed: int, samples: int, limit: float) -> None:
