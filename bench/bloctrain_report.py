@@ -24,7 +24,7 @@ def write(path: Path) -> str:
     sections = [
         "# BlocTrain against training end to end\n\n"
         f"Mean and standard deviation of {result['seeds']} seeds, {result['epochs']} epochs of each block and end to "
-        f"end; `{result['command']}`, commit {result['commit'][:12]}.",
+        f"end; `{result['command']}`, commit {result['commit'][:12]}. {result.get('note', '')}".strip(),
         accuracies(runs),
         time_and_memory(runs, result["times"]),
         exits(runs, path),
