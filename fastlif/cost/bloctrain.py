@@ -51,7 +51,7 @@ def bloc_costs(net: BlocNet) -> list[BlocCost]:
     found, outputs = [], [torch.zeros(1, 1, *net.sample, device=next(net.parameters()).device)]
     with evaluating(net):
         for number, block in enumerate(net.blocks):
-            layers, spikes = counted(block.stages, lambda block=block: block.spikes(*sources(block, outputs)))
+            layers, spikes = counted(block.stages, lambda block=block: block.spikes(*block.given(outputs)))
             outputs.append(spikes)
             head, h = counted(block.head, lambda block=block: block.head(outputs[-1]))
             last, _ = counted(block.classifier, lambda block=block, h=h: block.classifier(h))
@@ -61,11 +61,6 @@ def bloc_costs(net: BlocNet) -> list[BlocCost]:
                 own = own + counted(block.detector, lambda block=block, h=h: block.detector(h))[0]
             found.append(BlocCost(layers, head + own, head + last, spikes[0, 0].numel()))
     return found
-
-
-def sources(block: nn.Module, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """What the block is given, of the network's input and the blocks' spikes."""
-    return [outputs[source + 1] for source in block.sources]
 
 
 def counted(module: nn.Module, run) -> tuple[Part, torch.Tensor]:

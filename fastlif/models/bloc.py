@@ -122,6 +122,10 @@ class Bloc(nn.Module):
         detector = [per_step(nn.Linear(features, 1, bias=False)), LI(decay)]
         self.detector = nn.Sequential(*detector) if detects else None
 
+    def given(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What the block is given, of the network's input and the spikes of all blocks so far."""
+        return [outputs[source + 1] for source in self.sources]
+
     def spikes(self, *sources: torch.Tensor) -> torch.Tensor:
         """The block's spikes [T, B, C, H, W], from those of the blocks in `self.sources`."""
         *earlier, h = sources

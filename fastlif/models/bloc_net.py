@@ -127,8 +127,8 @@ class BlocNet(nn.Module):
         outputs = [x]
         with torch.no_grad():
             for block in self.blocks[:number]:
-                outputs.append(block.spikes(*(outputs[source + 1] for source in block.sources)))
-        return [outputs[source + 1] for source in self.blocks[number].sources]
+                outputs.append(block.spikes(*block.given(outputs)))
+        return self.blocks[number].given(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [T, B, C, H, W] -> [1, B, classes]."""
@@ -137,7 +137,7 @@ class BlocNet(nn.Module):
         if not self.exits:
             outputs = [x]
             for block in self.blocks:
-                outputs.append(block.spikes(*(outputs[source + 1] for source in block.sources)))
+                outputs.append(block.spikes(*block.given(outputs)))
             return self.blocks[-1].answer(outputs[-1])[0][None]
         if torch.compiler.is_compiling():  # how many samples go on is known only when it runs: all of them do
             exits = Outputs(self, *self.all_outputs(x), x.new_zeros(x.shape[1], dtype=torch.long)).exits(
@@ -160,7 +160,7 @@ class BlocNet(nn.Module):
         answers = torch.zeros(x.shape[1], dtype=torch.long, device=x.device)
         blocks, rest, sums, outputs = torch.zeros_like(answers), torch.arange(x.shape[1], device=x.device), 0.0, [x]
         for number, block in enumerate(self.blocks[: last + 1]):
-            outputs.append(block.spikes(*(outputs[source + 1] for source in block.sources)))
+            outputs.append(block.spikes(*block.given(outputs)))
             if number < last and not self.kept[number]:
                 continue
             logits, hard = block.answer(outputs[-1])
@@ -202,7 +202,7 @@ class BlocNet(nn.Module):
         depth, total = max(1, self.depth), 0.0
         sums, detected, spikes = [], [], [x]
         for number, block in enumerate(self.blocks[:depth]):
-            spikes.append(block.spikes(*(spikes[source + 1] for source in block.sources)))
+            spikes.append(block.spikes(*block.given(spikes)))
             logits, hard = block.answer(spikes[-1])
             if self.kept[number] or number == depth - 1:
                 total = total + logits.float()

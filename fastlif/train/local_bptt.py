@@ -116,12 +116,12 @@ class LocalBPTT:
         whole = whole if self.precision is None else whole.float()
         loss = self.loss(whole, y)
         require_finite(loss)
-        bits = None
+        codes = None
         if known(spikes) is not None:  # only the next block wants them dense: not while this one's graph is there
-            bits, spikes = encode(spikes), None
+            (codes, recipe), spikes = encode(spikes), None
         loss.backward()
         detach_state(unit)
-        spikes = spikes.detach() if bits is None else remember(decode(*bits), bits[1].kind, bits[0])
+        spikes = spikes.detach() if codes is None else remember(decode(codes, recipe), recipe.kind, codes)
         if before:
             spikes = torch.cat([before[0][1], spikes])
         return spikes, whole.detach(), loss.detach()
