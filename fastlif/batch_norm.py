@@ -90,9 +90,9 @@ def run(
     tensors = (y, v0, *params, weight, bias)
     needs_grad = torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in tensors)
     keep = formats.Keep.INPUT if needs_grad else formats.Keep.NOTHING
-    spikes, v, _, bits = torch.ops.fastlif.batch_norm_lif_forward(
-        y, v0, *params, weight, bias, mean, inverse, neuron.values, neuron.options, int(keep), emit, own, backend,
-        count, group or "",
+    spikes, v, _, bits = batch_norm.batch_norm_lif(
+        needs_grad, y, v0, *params, weight, bias, mean, inverse, neuron.values, neuron.options, int(keep), emit, own,
+        backend, count, group or "",
     )  # fmt: skip
     return spikes if own == dtype else spikes.to(dtype), v, bits if emit else None
 

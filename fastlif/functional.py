@@ -4,6 +4,7 @@ import functools
 
 import torch
 
+from . import ops
 from .checks import check_number, check_param, check_v0, check_x, dense_steps, refuse_transforms
 from .neuron import Neuron
 from .ops import backends, state
@@ -115,8 +116,8 @@ def run_emitting(
     needs_grad = torch.is_grad_enabled() and any(grads)
     keep = state.choose(neuron, needs_grad, grads[2] or grads[3], grads[4])
     has_bits = emit and keep in (Keep.SPIKES, Keep.BITS) and neuron.windows[0] == neuron.windows[1]
-    spikes, v, kept, bits = torch.ops.fastlif.lif_forward(
-        x, v0, *params, neuron.values, neuron.options, int(keep), emit and not has_bits, own, backend
+    spikes, v, kept, bits = ops.lif(
+        needs_grad, x, v0, *params, neuron.values, neuron.options, int(keep), emit and not has_bits, own, backend
     )
     if has_bits:  # the first of a step's planes
         row = kept.numel() // max(x.shape[0], 1)

@@ -6,13 +6,13 @@ for whoever keeps them.
 """
 
 import functools
-from contextlib import nullcontext
 
 import torch
 
 from ..neuron import RESETS
 from .backends import BACKENDS
 from .call import BackwardCall, ForwardCall
+from .eager import below_autograd, with_gradient
 from .state import Keep, Layout, membrane_dtype
 
 cached_layout = functools.lru_cache(maxsize=1024)(Layout)  # for real calls: a fake one's sizes are symbols
@@ -96,6 +96,7 @@ def fill_backward(lay, inputs, size, stride, values, options, needs, backend, ou
         BACKENDS[backend].backward(BackwardCall(lay, *inputs, size, stride, values, options, asked))
 
 
+LIF_FORWARD, LIF_BACKWARD = torch.ops.fastlif.lif_forward.default, torch.ops.fastlif.lif_backward.default
 library.impl("lif_forward", forward, "CompositeExplicitAutograd")  # any device: the reference runs anywhere
 library.impl("lif_backward", backward, "CompositeExplicitAutograd")
 torch.library.register_fake("fastlif::lif_forward", allocate_forward, lib=library)
@@ -116,11 +117,6 @@ def setup_context(ctx, inputs, output):
     ctx.like = tuple(spikes.shape), tuple(spikes.stride()), x.dtype
 
 
-def below_autograd():
-    """Calls an operator without its autograd layer: 8 us less, where no second derivative is to be refused."""
-    return nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd()
-
-
 def gradient(ctx, gs, gv, *_):
     values, options, keep, backend = ctx.call
     size, stride, dtype = ctx.like
@@ -128,11 +124,10 @@ def gradient(ctx, gs, gv, *_):
     if gs is None and gv is None:
         return (None,) * 11
     needs = list(ctx.needs_input_grad[1:5])
-    with below_autograd():
-        gx, gv0, *totals = torch.ops.fastlif.lif_backward(
-            gs, gv, x, v0, decay, gain, threshold, state, bits, size, stride, dtype, values, options, keep, needs,
-            backend,
-        )  # fmt: skip
+    lif_backward = LIF_BACKWARD if torch.is_grad_enabled() else lif_backward_below_autograd
+    gx, gv0, *totals = lif_backward(
+        gs, gv, x, v0, decay, gain, threshold, state, bits, size, stride, dtype, values, options, keep, needs, backend
+    )
     params = (decay, gain, threshold)
     totals = [reduce(g, p) if need else None for g, p, need in zip(totals, params, needs[1:], strict=True)]
     return gx if ctx.needs_input_grad[0] else None, gv0 if needs[0] else None, *totals, *(None,) * 6
@@ -149,3 +144,5 @@ def refuse_second(ctx, *grads):
 
 torch.library.register_autograd("fastlif::lif_forward", gradient, setup_context=setup_context, lib=library)
 torch.library.register_autograd("fastlif::lif_backward", refuse_second, lib=library)
+lif_backward_below_autograd = below_autograd(LIF_BACKWARD, backward, 9)
+lif = with_gradient("LIF", LIF_FORWARD, below_autograd(LIF_FORWARD, forward, 5), setup_context, gradient)

@@ -15,7 +15,6 @@ from math import prod
 import torch
 
 from . import (
-    below_autograd,
     cached_layout,
     empty_outputs,
     empty_totals,
@@ -27,6 +26,7 @@ from . import (
     refuse_second,
 )
 from .call import channel_stride, like_steps, matrix
+from .eager import below_autograd, with_gradient
 from .state import Layout
 
 CACHE = 16 << 20  # bytes that stay in a CPU's caches while it works on one channel
@@ -172,6 +172,8 @@ def by_channel(total, size, stride):
     return total.sum([d for d in range(total.dim()) if d != 1], dtype=torch.float64)
 
 
+FORWARD = torch.ops.fastlif.batch_norm_lif_forward.default
+BACKWARD = torch.ops.fastlif.batch_norm_lif_backward.default
 library.impl("channel_moments", moments, "CompositeExplicitAutograd")
 library.impl("batch_norm_lif_forward", forward, "CompositeExplicitAutograd")
 library.impl("batch_norm_lif_backward", backward, "CompositeExplicitAutograd")
@@ -202,11 +204,11 @@ def gradient(ctx, gs, gv, *_):
     y, v0, decay, gain, threshold, weight, bias, mean, inverse, count, state, bits = ctx.saved_tensors
     y = like_steps(y, *ctx.like)  # hooks may have changed its strides
     needs = list(ctx.needs_input_grad[:7])
-    with below_autograd():
-        gy, gv0, *totals, gweight, gbias = torch.ops.fastlif.batch_norm_lif_backward(
-            gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, *ctx.call, needs,
-            ctx.backend, count, ctx.group,
-        )  # fmt: skip
+    operator = BACKWARD if torch.is_grad_enabled() else backward_below_autograd
+    gy, gv0, *totals, gweight, gbias = operator(
+        gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, *ctx.call, needs, ctx.backend,
+        count, ctx.group,
+    )  # fmt: skip
     params = zip(totals, (decay, gain, threshold), needs[2:5], strict=True)
     grads = gy, gv0, *(reduce(g, p) if need else None for g, p, need in params), gweight, gbias
     return *(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 10
@@ -223,3 +225,5 @@ def all_reduce(sums: torch.Tensor, group: str) -> torch.Tensor:
 
 torch.library.register_autograd("fastlif::batch_norm_lif_forward", gradient, setup_context=setup_context, lib=library)
 torch.library.register_autograd("fastlif::batch_norm_lif_backward", refuse_second, lib=library)
+backward_below_autograd = below_autograd(BACKWARD, backward, 13)
+batch_norm_lif = with_gradient("BatchNormLIF", FORWARD, below_autograd(FORWARD, forward, 9), setup_context, gradient)
