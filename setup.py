@@ -5,6 +5,7 @@ FASTLIF_CUDA_ARCHS="80;90;100": the compute capabilities to build for, the last 
 far as nvcc knows them.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -22,10 +23,13 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 TORCH = "torch>=2.11,<2.14"
-STABLE_ABI = "0x020B000000000000"  # torch 2.11
+TARGET = ("TORCH_TARGET_VERSION", "0x020B000000000000")  # 2.11
 # longest first
-SOURCES = ("cpu_float", "cpu_half", "cpu_mixed", "cpu_double", "cpu_channels", "cpu", "planes", "module")
+SOURCES = ("cpu_bfloat16", "cpu_half", "cpu_mixed_bfloat16", "cpu_mixed_half", "cpu_float", "cpu_double")
+SOURCES += ("cpu_channels", "planes", "module", "cpu")
 CUDA_MACROS = [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
+NVCC_FLAGS = ["-O3", "-std=c++20", "-fmad=false", "-Xcompiler", "-fPIC", "--expt-relaxed-constexpr"]
+NVCC_FLAGS += ["--threads", "0", "--split-compile", "0"]  # as many threads as there are processors
 
 
 def find_torch():
@@ -63,6 +67,16 @@ def nvcc_for(torch):
     return nvcc, None
 
 
+def cuda_libraries(nvcc):
+    """Where the CUDA runtime is: nvcc knows, which may be a wrapper."""
+    with tempfile.NamedTemporaryFile(suffix=".cu") as empty:
+        return re.findall(r'"-L([^"]+)"', told_by(nvcc, "--dryrun", "-c", empty.name))
+
+
+class NvccError(Exception):
+    """The compiler of CUDA failed."""
+
+
 class Build(build_ext):
     """Adds torch's headers, and compiles .cu files with nvcc where that is possible."""
 
@@ -77,69 +91,55 @@ class Build(build_ext):
         if wanted == "1" and nvcc is None:
             raise SystemExit(f"fastlif: FASTLIF_CUDA=1, but the CUDA kernels cannot be built: {why}")
         print(f"fastlif: {f'CUDA kernels with {nvcc}' if nvcc else f'no CUDA kernels: {why}'}", file=sys.stderr)
-        lib = Path(torch.__file__).parent / "lib"
-        for extension in self.extensions:
-            extension.include_dirs += [str(lib.parent / "include"), "csrc"]
-            extension.library_dirs.append(str(lib))
-            extension.libraries += ["torch", "torch_cpu", "c10"]
-            if nvcc is None:
-                continue
-            try:
-                extension.extra_objects += self.cuda_objects(nvcc, extension)
-            except subprocess.CalledProcessError as error:
-                if wanted == "1":
-                    raise SystemExit(f"fastlif: failed: {' '.join(error.cmd)}") from None
-                print("fastlif: no CUDA kernels: nvcc failed; FASTLIF_CUDA=1 makes that an error", file=sys.stderr)
-                continue
-            extension.libraries += ["torch_cuda", "cudart"]
-            extension.define_macros += CUDA_MACROS
-        self.compile_side_by_side()
-        super().build_extensions()
+        self.setup_extension(Path(torch.__file__).parent, nvcc)
+        try:
+            super().build_extensions()
+        except NvccError as error:
+            if wanted == "1":
+                raise SystemExit(f"fastlif: {error}") from None
+            print(f"fastlif: no CUDA kernels, which FASTLIF_CUDA=1 makes an error: {error}", file=sys.stderr)
+            self.setup_extension(Path(torch.__file__).parent, None)
+            super().build_extensions()
 
-    def compile_side_by_side(self):
-        """Has the compiler take as many sources at a time as there are processors."""
-        compile_one = self.compiler.compile
+    def setup_extension(self, torch, nvcc):
+        """Has the extension built against torch in this folder, with csrc/*.cu if there is an nvcc to build them."""
+        (own,) = self.extensions
+        own.include_dirs, own.library_dirs = [str(torch / "include"), "csrc"], [str(torch / "lib")]
+        own.libraries, own.define_macros = ["torch", "torch_cpu", "c10"], [TARGET]
+        if nvcc:
+            own.library_dirs += cuda_libraries(nvcc)
+            own.libraries += ["torch_cuda", "cudart"]
+            own.define_macros += CUDA_MACROS
+        self.compiler.compile = functools.partial(self.compile_side_by_side, type(self.compiler).compile, nvcc)
 
-        def compile_all(sources, **options):
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                return [made for found in pool.map(lambda s: compile_one([s], **options), sources) for made in found]
+    def compile_side_by_side(self, compile_one, nvcc, sources, **options):
+        """Object files of the sources, and of csrc/*.cu if there is nvcc: as many at a time as there are processors."""
 
-        self.compiler.compile = compile_all
+        def made(source):
+            if source.endswith(".cu"):
+                return [self.cuda_object(nvcc, source)]
+            return compile_one(self.compiler, [source], **options)
 
-    def cuda_objects(self, nvcc, extension):
-        """Object files of csrc/*.cu; CalledProcessError if nvcc fails. Adds where the CUDA runtime is."""
-        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
+        sources = [*(sorted(map(str, Path("csrc").glob("*.cu"))) if nvcc else []), *sources]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [path for paths in pool.map(made, sources) for path in paths]
+
+    def cuda_object(self, nvcc, source):
+        """The object file of a .cu file; NvccError if nvcc fails."""
+        (own,) = self.extensions
         known = told_by(nvcc, "--list-gpu-arch").split()
         archs = os.environ.get("FASTLIF_CUDA_ARCHS")
         archs = archs.split(";") if archs else [a for a in ("80", "90", "100") if f"compute_{a}" in known]
         codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         codes.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
-        macros = [
-            f"-D{name}" + (f"={value}" if value else "") for name, value in (*extension.define_macros, *CUDA_MACROS)
-        ]
-        includes = [f"-I{path}" for path in extension.include_dirs]
-        flags = [
-            "-O3",
-            "-std=c++20",
-            "-fmad=false",
-            "-Xcompiler",
-            "-fPIC",
-            "--threads",
-            "0",
-            "--expt-relaxed-constexpr",
-        ]
-        jobs = []
-        for source in sorted(Path("csrc").glob("*.cu")):
-            target = str(Path(self.build_temp) / f"{source.stem}.cu.o")
-            command = [nvcc, *flags, *codes, *macros, *includes, "-c", str(source), "-o", target]
-            jobs.append((target, command, subprocess.Popen(command)))
-        codes_of_exit = [process.wait() for _, _, process in jobs]
-        for (_, command, _), code in zip(jobs, codes_of_exit, strict=True):
-            if code != 0:
-                raise subprocess.CalledProcessError(code, command)
-        with tempfile.NamedTemporaryFile(suffix=".cu") as empty:  # nvcc may be a wrapper: ask it where they are
-            extension.library_dirs += re.findall(r'"-L([^"]+)"', told_by(nvcc, "--dryrun", "-c", empty.name))
-        return [target for target, _, _ in jobs]
+        macros = [f"-D{name}" + (f"={value}" if value else "") for name, value in own.define_macros]
+        includes = [f"-I{path}" for path in own.include_dirs]
+        target = Path(self.build_temp, f"{Path(source).stem}.cu.o")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [nvcc, *NVCC_FLAGS, *codes, *macros, *includes, "-c", source, "-o", str(target)]
+        if subprocess.run(command).returncode != 0:
+            raise NvccError(f"failed: {' '.join(command)}")
+        return str(target)
 
 
 class Wheel(bdist_wheel):
@@ -154,7 +154,6 @@ extension = setuptools.Extension(
     "fastlif._C",
     [f"csrc/{name}.cpp" for name in SOURCES],
     depends=[str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*")],
-    define_macros=[("TORCH_TARGET_VERSION", STABLE_ABI)],
     extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fvisibility=hidden"],
     py_limited_api=True,  # it needs nothing of Python, not even its headers: torch loads it
     language="c++",

@@ -1,11 +1,9 @@
-// The CPU backend's loops for bfloat16 and float16.
+// The CPU backend's loops for float16.
 
 #include "cpu_unit.h"
 
 namespace fastlif {
 
-template void run_types<float, BFloat16, BFloat16>(const Forward&);
-template void run_types<float, BFloat16, BFloat16>(const Backward&);
 template void run_types<float, Half, Half>(const Forward&);
 template void run_types<float, Half, Half>(const Backward&);
 
