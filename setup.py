@@ -26,7 +26,7 @@ TORCH = "torch>=2.11,<2.14"
 TARGET = ("TORCH_TARGET_VERSION", "0x020B000000000000")  # 2.11
 # longest first
 SOURCES = ("cpu_bfloat16", "cpu_half", "cpu_mixed_bfloat16", "cpu_mixed_half", "cpu_float", "cpu_double")
-SOURCES += ("cpu_channels", "planes", "module", "cpu")
+SOURCES += ("cpu_channels", "module", "channels", "planes", "cpu")
 CUDA_MACROS = [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-fmad=false", "-Xcompiler", "-fPIC", "--expt-relaxed-constexpr"]
 NVCC_FLAGS += ["--threads", "0", "--split-compile", "0"]  # as many threads as there are processors

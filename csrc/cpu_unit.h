@@ -3,6 +3,7 @@
 // side by side.
 #pragma once
 
+#include "channels.h"
 #include "cpu_types.h"
 
 #include <torch/csrc/stable/ops.h>
@@ -143,8 +144,8 @@ void by_channel(const Backward& problem) {
   const bool past = neurons * steps * int64_t(sizeof(F)) >= kPastCache;
   std::vector<F> slopes(channels), offsets(channels);
   const Param slope{slopes.data(), channels, inner}, offset{offsets.data(), channels, inner};
-  const ChannelSums by_neuron[2] = {{problem.gshift, 1, 0, neurons, inner, channels, nullptr, nullptr},
-                                    {problem.gscale, 1, 0, neurons, inner, channels, nullptr, nullptr}};
+  const ChannelSums by_neuron[2] = {{problem.gshift, 1, 0, neurons, inner, channels, 1, 0, nullptr, nullptr},
+                                    {problem.gscale, 1, 0, neurons, inner, channels, 1, 0, nullptr, nullptr}};
   const int64_t grain = std::max<int64_t>(1, kSerial * channels / (neurons * steps));
   torch::stable::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
     thread_local Buffers<F> buffers;

@@ -3,36 +3,17 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "run.h"
+#include "tensors.h"
 
 namespace fastlif {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using MaybeTensor = std::optional<Tensor>;
-
-Type type_of(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double: return Type::float64;
-    case ScalarType::Float: return Type::float32;
-    case ScalarType::BFloat16: return Type::bfloat16;
-    case ScalarType::Half: return Type::float16;
-    default: STD_TORCH_CHECK(false, "fastlif: unsupported dtype");
-  }
-}
-
 int64_t size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
-
-void* data(const MaybeTensor& t) { return t ? t->data_ptr() : nullptr; }
 
 Param param(const MaybeTensor& t, int64_t inner) { return t ? Param{t->data_ptr(), t->numel(), inner} : Param{}; }
 
@@ -113,15 +94,6 @@ void native_backward(MaybeTensor gs, MaybeTensor gv, MaybeTensor x, MaybeTensor 
   run(p, state, type, gs ? type_of(*gs) : type);
 }
 
-// Of rows [R, N] into sums [2, C]: sums, and squares or nothing.
-void native_channel_sums(Tensor rows, int64_t inner, bool squares, Tensor sums) {
-  double* to = static_cast<double*>(sums.data_ptr());
-  const int64_t channels = sums.size(1);
-  cpu_channel_sums({rows.data_ptr(), rows.size(0), rows.stride(0), rows.size(1), inner, channels, to,
-                    squares ? to + channels : nullptr},
-                   type_of(rows));
-}
-
 // In place of dL/dx in gx [T, N]: scale * dL/dx - slope * (x - mean) - offset, float32 or float64.
 void native_finish(Tensor gx, Tensor x, Tensor scale, Tensor mean, Tensor slope, Tensor offset, int64_t inner) {
   Backward p{};
@@ -158,7 +130,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
   m.def(
       "native_finish(Tensor(a!) gx, Tensor x, Tensor scale, Tensor mean, Tensor slope, Tensor offset, int inner) -> "
       "()");
-  m.def("native_channel_sums(Tensor rows, int inner, bool squares, Tensor(a!) sums) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastlif, CompositeExplicitAutograd, m) {
@@ -169,7 +140,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastlif, CPU, m) {
   m.impl("native_forward", TORCH_BOX(&fastlif::native_forward));
   m.impl("native_backward", TORCH_BOX(&fastlif::native_backward));
   m.impl("native_finish", TORCH_BOX(&fastlif::native_finish));
-  m.impl("native_channel_sums", TORCH_BOX(&fastlif::native_channel_sums));
 }
 
 #ifdef FASTLIF_CUDA

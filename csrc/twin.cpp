@@ -30,7 +30,6 @@ void cpu_run(const Backward& p, Type x, Type spikes) {
 }
 
 // Of the CPU alone: a GPU's batch norm goes another way (fastlif/ops/batch_norm.py).
-void cpu_channel_sums(const ChannelSums&, Type) { throw std::logic_error("the twin takes no sums over channels"); }
 void cpu_finish(const Backward&, Type) { throw std::logic_error("the twin finishes nothing in place"); }
 
 const char* cpu_instruction_set() { return "twin"; }

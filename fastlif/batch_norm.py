@@ -5,7 +5,7 @@ import torch
 from .checks import check_norm
 from .functional import prepare
 from .neuron import Neuron
-from .ops import batch_norm
+from .ops import batch_norm, channels
 from .ops import state as formats
 
 
@@ -72,40 +72,39 @@ def run(
     compute = formats.membrane_dtype(y.dtype)
     check_norm(y, running_mean, running_var, weight, bias)
     weight, bias = (None if p is None else p.to(compute) for p in (weight, bias))
-    count, own_statistics = None, training or running_mean is None
+    own_statistics = training or running_mean is None
     if own_statistics and not group and y.numel() == y.shape[2]:
         raise ValueError(
             f"batch norm needs more than one value per channel to take statistics of, got y {list(y.shape)}"
         )
+    count = None
     with torch.no_grad():
         if own_statistics:
-            mean, var, count = statistics(y, group)
+            mean, inverse, unbiased, count = statistics(y, eps, compute, group)
             if training and running_mean is not None and (group or y.numel()):
-                unbiased = var * (count / (count - 1).clamp(min=1))
                 running_mean.lerp_(mean.to(running_mean.dtype), momentum)
                 running_var.lerp_(unbiased.to(running_var.dtype), momentum)
         else:
-            mean, var = running_mean, running_var
-        mean, inverse = mean.to(compute), (var.double() + eps).rsqrt().to(compute)
+            mean, inverse = running_mean.to(compute), (running_var.double() + eps).rsqrt().to(compute)
     tensors = (y, v0, *params, weight, bias)
     needs_grad = torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in tensors)
     keep = formats.Keep.INPUT if needs_grad else formats.Keep.NOTHING
     spikes, v, _, bits = batch_norm.batch_norm_lif(
         needs_grad, y, v0, *params, weight, bias, mean, inverse, neuron.values, neuron.options, int(keep), emit, own,
-        backend, count, group or "",
+        backend, own_statistics, count, group or "",
     )  # fmt: skip
     return spikes if own == dtype else spikes.to(dtype), v, bits if emit else None
 
 
-def statistics(y: torch.Tensor, group: str | None):
-    """(mean [C], biased variance [C], number of values a channel), float64, over the ranks of `group`."""
+def statistics(y: torch.Tensor, eps: float, compute: torch.dtype, group: str | None):
+    """Mean, 1 / deviation and unbiased variance of every channel, [C], and, where they are taken over the ranks of
+    `group`, the number of values, [1]."""
+    if not group:
+        return *channels.statistics(y, eps, compute), None
     total, squares = torch.ops.fastlif.channel_moments(y)
-    count = torch.full((1,), y.numel() // max(y.shape[2], 1), dtype=torch.float64, device=y.device)
-    if group:  # squares about each rank's own mean become squares about the mean of all
-        own, own_count = total / count.clamp(min=1), count
-        everywhere = batch_norm.all_reduce(torch.cat([total, count]), group)
-        total, count = everywhere[:-1], everywhere[-1:]
-        away = own - total / count.clamp(min=1)
-        squares = batch_norm.all_reduce(squares + own_count * away * away, group)
-    count = count.clamp(min=1)  # without a step there is nothing to normalize
-    return total / count, squares / count, count
+    own = torch.full((1,), y.numel() // max(y.shape[2], 1), dtype=torch.float64, device=y.device)
+    everywhere = batch_norm.all_reduce(torch.cat([total, own]), group)
+    all_of_them, count = everywhere[:-1], everywhere[-1:].clamp(min=1)
+    away = total / own.clamp(min=1) - all_of_them / count  # squares about each rank's own mean become those about all's
+    squares = batch_norm.all_reduce(squares + own * away * away, group)
+    return *channels.from_moments(all_of_them, squares, count, eps, compute), count

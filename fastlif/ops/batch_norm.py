@@ -1,6 +1,6 @@
 """The operators of batch norm and LIF as one, which keep y alone.
 
-The statistics come from `channel_moments`. With them,
+With the statistics of ops/channels.py,
 
     scale = inverse * weight,  shift = bias - mean * scale,  x = scale * y + shift,  and LIF of x
 
@@ -16,12 +16,12 @@ import torch
 
 from . import (
     cached_layout,
+    channels,
     empty_outputs,
     empty_totals,
     fill_backward,
     fill_forward,
     library,
-    native,
     reduce,
     refuse_second,
 )
@@ -29,54 +29,23 @@ from .call import channel_stride, like_steps, matrix
 from .eager import below_autograd, with_gradient
 from .state import Layout
 
+COMPILED = ("cpu", "cuda")
 CACHE = 16 << 20  # bytes that stay in a CPU's caches while it works on one channel
 FEWEST = 512  # neurons of a channel side by side that are worth it; 32 is where csrc/cpu_channels.cpp sums as it does
-TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
-library.define("channel_moments(Tensor y) -> Tensor", tags=TAGS)
 library.define(
     "batch_norm_lif_forward(Tensor y, Tensor? v0, Tensor? decay, Tensor? gain, Tensor? threshold, Tensor? weight,"
     " Tensor? bias, Tensor mean, Tensor inverse, float[] values, int[] options, int keep, bool emit, ScalarType dtype,"
-    " str backend, Tensor? count, str group) -> (Tensor spikes, Tensor v, Tensor state, Tensor bits)",
-    tags=TAGS,
+    " str backend, bool own, Tensor? count, str group) -> (Tensor spikes, Tensor v, Tensor state, Tensor bits)",
+    tags=channels.TAGS,
 )
 library.define(
     "batch_norm_lif_backward(Tensor? gs, Tensor? gv, Tensor y, Tensor? v0, Tensor? decay, Tensor? gain,"
     " Tensor? threshold, Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, Tensor state, Tensor? bits,"
-    " float[] values, int[] options, int keep, bool[] needs, str backend, Tensor? count, str group)"
+    " float[] values, int[] options, int keep, bool[] needs, str backend, bool own, Tensor? count, str"
+    " group)"
     " -> (Tensor gy, Tensor gv0, Tensor gdecay, Tensor ggain, Tensor gthreshold, Tensor gweight, Tensor gbias)",
-    tags=TAGS,
+    tags=channels.TAGS,
 )
-
-
-def moments(y: torch.Tensor) -> torch.Tensor:
-    """[2, C] float64: of every channel of y [T, B, C, ...] the sum, and the sum of squared distances from the mean."""
-    dims = [d for d in range(y.dim()) if d != 2]
-    count = y.numel() // max(y.shape[2], 1)
-    if count == 0:
-        return y.new_zeros((2, y.shape[2]), dtype=torch.float64)
-    if y.dtype == torch.float64:  # whose squares would have no digits left for a small variance of large numbers
-        var, mean = torch.var_mean(y, dims, correction=0)
-        return torch.stack([mean, var]) * count
-    if y.device.type == "cpu" and native.missing is None:
-        total, squares = channel_sums(y, y.shape[2], channel_stride(y.shape, y.stride()), squares=True)
-    else:
-        total = y.sum(dims, dtype=torch.float64)
-        squares = torch.linalg.vector_norm(y, 2, dims, dtype=torch.float64).square()  # no copy of y in float64
-    return torch.stack([total, (squares - total * total / count).clamp(min=0)])
-
-
-def channel_sums(rows: torch.Tensor, channels: int, inner: int, squares: bool) -> torch.Tensor:
-    """[2, C] float64 of rows [R, ...] in the order of memory: the sums over each channel, and of squares or zeros."""
-    sums = torch.zeros((2, channels), dtype=torch.float64, device=rows.device)
-    torch.ops.fastlif.native_channel_sums(matrix(rows), inner, squares, sums)
-    return sums
-
-
-def affine(weight, bias, mean, inverse):
-    """(scale, shift), [C], in the membrane's dtype."""
-    scale = inverse if weight is None else inverse * weight
-    shift = -(mean * scale) if bias is None else bias - mean * scale
-    return scale, shift
 
 
 def layout(y, options, keep):
@@ -95,7 +64,7 @@ def forward(
 ):
     lay = layout(y, options, keep)
     outputs = empty_outputs(y, dtype, emit, lay)
-    scale_shift = affine(weight, bias, mean, inverse)
+    scale_shift = channels.affine(weight, bias, mean, inverse, backend in COMPILED)
     fill_forward(lay, y, v0, (decay, gain, threshold), scale_shift, values, options, emit, backend, outputs)
     return outputs
 
@@ -111,15 +80,17 @@ def allocate_backward(
 
 def backward(
     gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep, needs,
-    backend, count, group,
+    backend, own, count, group,
 ):  # fmt: skip
     size, stride = tuple(y.shape), tuple(y.stride())
     gy, *totals, gweight, gbias = allocate_backward(
         gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep, needs
     )
-    scale, shift = affine(weight, bias, mean, inverse)
-    wants_sums = needs[5] or needs[6] or (needs[0] and count is not None)
+    compiled = backend in COMPILED
+    scale, shift = channels.affine(weight, bias, mean, inverse, compiled)
+    wants_sums = needs[5] or needs[6] or (needs[0] and own)
     in_place = wants_sums and backend == "cpu" and y.dtype.itemsize >= 4  # no rounding of dL/dx in between
+    each = float(max(y.numel() // max(size[2], 1), 1))  # values a channel
 
     def run(asked, slope=None, offset=None, at_once=()):
         """The kernel's outputs that are asked for: gy, the totals, and, at once, the sums by neuron."""
@@ -130,31 +101,30 @@ def backward(
 
     by_neuron = empty_totals(y, size, stride, y.dtype, (wants_sums, wants_sums))
     asked = [needs[0] and (in_place or not wants_sums), *needs[1:5], wants_sums, wants_sums]
-    finished = in_place and needs[0] and count is not None and not group and channels_stay_in_cache(y)
+    finished = in_place and needs[0] and own and not group and channels_stay_in_cache(y)
     if finished:
-        sums = torch.zeros((2, size[2]), dtype=torch.float64)
-        run(asked, at_once=(sums, inverse, float(count)))
+        sums = torch.zeros((1, 2, size[2]), dtype=torch.float64)
+        run(asked, at_once=(sums[0], inverse, each))
     else:
         run(asked)
         if not wants_sums:
             return gy, *totals, gweight, gbias
-        sums = torch.stack([by_channel(g, size, stride) for g in by_neuron])
-    gbias, gweight = sums[0].to(gbias.dtype), (sums[1] * inverse).to(gweight.dtype)
-    gradients = gy, *totals, gweight if needs[5] else mean.new_empty(0), gbias if needs[6] else mean.new_empty(0)
+        sums = channels.sums_of_neurons(by_neuron, size, stride)
+    *of_parameters, slope, offset = channels.gradients(sums, each, inverse, scale, compiled)
+    of_parameters = (g if need else mean.new_empty(0) for g, need in zip(of_parameters, needs[5:], strict=True))
+    outputs = gy, *totals, *of_parameters
     if finished or not needs[0]:
-        return gradients
-    slope = offset = None
-    if count is not None:
-        everywhere = all_reduce(sums, group) / count
-        slope = (everywhere[1] * inverse.double() * inverse * scale).to(scale.dtype)
-        offset = (everywhere[0] * scale).to(scale.dtype)
+        return outputs
+    if group:
+        everywhere = all_reduce(sums.sum(0), group) / count
+        slope, offset = channels.slope_and_offset(*everywhere, inverse, scale)
     if in_place and y.numel():
-        nothing = torch.zeros_like(scale)
-        of_channels = scale, mean, nothing if slope is None else slope, nothing if offset is None else offset
+        nothing = () if own else (torch.zeros_like(scale),) * 2
+        of_channels = scale, mean, *(nothing or (slope, offset))
         torch.ops.fastlif.native_finish(matrix(gy), matrix(y), *of_channels, channel_stride(size, stride))
     else:
-        run([True, *(False,) * 6], slope, offset)
-    return gradients
+        run([True, *(False,) * 6], *((slope, offset) if own else ()))
+    return outputs
 
 
 def channels_stay_in_cache(y: torch.Tensor) -> bool:
@@ -165,28 +135,17 @@ def channels_stay_in_cache(y: torch.Tensor) -> bool:
     return runs and y.shape[2] > 1 and 0 < 3 * values * y.itemsize <= CACHE
 
 
-def by_channel(total, size, stride):
-    """A number for each neuron, [B, C, ...], summed to [C] in float64: the same every time, no atomics."""
-    if total.device.type == "cpu" and native.missing is None and total.numel():
-        return channel_sums(total[None], size[2], channel_stride(size, stride), squares=False)[0]
-    return total.sum([d for d in range(total.dim()) if d != 1], dtype=torch.float64)
-
-
 FORWARD = torch.ops.fastlif.batch_norm_lif_forward.default
 BACKWARD = torch.ops.fastlif.batch_norm_lif_backward.default
-library.impl("channel_moments", moments, "CompositeExplicitAutograd")
 library.impl("batch_norm_lif_forward", forward, "CompositeExplicitAutograd")
 library.impl("batch_norm_lif_backward", backward, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "fastlif::channel_moments", lambda y: y.new_empty((2, y.shape[2]), dtype=torch.float64), lib=library
-)
 torch.library.register_fake("fastlif::batch_norm_lif_forward", allocate_forward, lib=library)
 torch.library.register_fake("fastlif::batch_norm_lif_backward", allocate_backward, lib=library)
 
 
 def setup_context(ctx, inputs, output):
     y, v0, decay, gain, threshold, weight, bias, mean, inverse, values, options, keep, emit, _, backend = inputs[:15]
-    count, group = inputs[15:]
+    own, count, group = inputs[15:]
     _, _, state, bits = output
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(
@@ -194,24 +153,24 @@ def setup_context(ctx, inputs, output):
     )
     ctx.call = values, options, keep
     ctx.like = tuple(y.shape), tuple(y.stride())
-    ctx.backend, ctx.group = backend, group
+    ctx.backend, ctx.own, ctx.group = backend, own, group
 
 
 def gradient(ctx, gs, gv, *_):
-    """Of y, v0, decay, gain, threshold, weight and bias. `count` None: mean and inverse are constants."""
+    """Of y, v0, decay, gain, threshold, weight and bias. Unless `own`, mean and inverse are constants."""
     if gs is None and gv is None:
-        return (None,) * 17
+        return (None,) * 18
     y, v0, decay, gain, threshold, weight, bias, mean, inverse, count, state, bits = ctx.saved_tensors
     y = like_steps(y, *ctx.like)  # hooks may have changed its strides
     needs = list(ctx.needs_input_grad[:7])
     operator = BACKWARD if torch.is_grad_enabled() else backward_below_autograd
     gy, gv0, *totals, gweight, gbias = operator(
         gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, *ctx.call, needs, ctx.backend,
-        count, ctx.group,
+        ctx.own, count, ctx.group,
     )  # fmt: skip
     params = zip(totals, (decay, gain, threshold), needs[2:5], strict=True)
     grads = gy, gv0, *(reduce(g, p) if need else None for g, p, need in params), gweight, gbias
-    return *(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 10
+    return *(g if need else None for g, need in zip(grads, needs, strict=True)), *(None,) * 11
 
 
 def all_reduce(sums: torch.Tensor, group: str) -> torch.Tensor:

@@ -21,9 +21,10 @@ def below_autograd(operator, kernel, tensors: int):
 
 
 def unwatched(tensors) -> bool:
-    """Whether a call with these tensors is its kernel's business alone: no subclass, no mode, no profiler."""
+    """Whether a call with these tensors is its kernel's business alone: no graph, subclass, mode or profiler."""
     return (
-        PLAIN.issuperset(map(type, tensors))
+        not torch.compiler.is_compiling()
+        and PLAIN.issuperset(map(type, tensors))
         and not torch._C._len_torch_dispatch_stack()
         and not torch.autograd._profiler_enabled()
         and not any(t.is_meta for t in tensors if t is not None)

@@ -25,6 +25,11 @@ path, missing = load()
 with_cuda = missing is None and torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_forward", "CUDA")
 
 
+def serves(device: torch.device) -> bool:
+    """Whether the extension has kernels for tensors of `device`."""
+    return missing is None and (device.type == "cpu" or (device.type == "cuda" and with_cuda))
+
+
 class Native:
     """One device type of the extension, whose operators are in torch.ops under the name `library`."""
 

@@ -30,7 +30,7 @@ def pack_spikes(x, rows=1):
     if x.numel() == 0:
         return plane
     values = x.as_strided((rows, x.numel() // rows), (x.numel() // rows, 1))
-    if runs_on(x.device):
+    if native.serves(x.device):
         torch.ops.fastlif.pack_bits(values, plane)
     else:
         padded = torch.nn.functional.pad((values != 0).to(torch.uint8), (0, -values.shape[1] % 8))
@@ -52,7 +52,7 @@ def unpack_spikes(plane, size, stride, dtype, after=None):
         return x
     rows, neurons = plane.shape[0], prod(size) // plane.shape[0]
     values = x.as_strided((rows, neurons), (neurons, 1))
-    if runs_on(plane.device):
+    if native.serves(plane.device):
         torch.ops.fastlif.unpack_bits(plane, values)
     else:
         bits = plane.unsqueeze(2) >> eight(plane) & 1
@@ -62,11 +62,6 @@ def unpack_spikes(plane, size, stride, dtype, after=None):
 
 def eight(like: torch.Tensor) -> torch.Tensor:
     return torch.arange(8, dtype=torch.uint8, device=like.device)
-
-
-def runs_on(device: torch.device) -> bool:
-    """Whether the extension serves tensors of `device`."""
-    return native.missing is None and (device.type == "cpu" or (device.type == "cuda" and native.with_cuda))
 
 
 library.impl("pack_spikes", pack_spikes, "CompositeExplicitAutograd")

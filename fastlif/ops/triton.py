@@ -16,13 +16,14 @@ HELD = 8  # steps whose h backward holds in registers
 
 @functools.cache
 def load():
-    """(the two kernels or None, why there are none). Triton is imported here and nowhere else."""
+    """(the kernels or None, why there are none). Triton is imported here and nowhere else."""
     try:
         from .triton_backward import lif_bwd_kernel
+        from .triton_channels import channel_sums_kernel
         from .triton_forward import lif_fwd_kernel
     except ImportError as error:
         return None, f"triton cannot be imported ({error}); install it with: pip install triton"
-    return (lif_fwd_kernel, lif_bwd_kernel), None
+    return (lif_fwd_kernel, lif_bwd_kernel, channel_sums_kernel), None
 
 
 def interpreted() -> bool:
@@ -158,9 +159,13 @@ def options(arguments: dict) -> dict:
 def launch(kernel, call: Call, arguments: dict) -> None:
     """Run `kernel` over all neurons, on the device of the call and its current stream."""
     programs = -(-call.layout.neurons // arguments["BLOCK"])
-    device = torch.cuda.device(call.device) if call.device.type == "cuda" else contextlib.nullcontext()
-    with device:
+    with on(call.device):
         kernel[(programs,)](**arguments, **options(arguments))
+
+
+def on(device: torch.device):
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def forward(call: ForwardCall) -> None:
@@ -171,3 +176,16 @@ def forward(call: ForwardCall) -> None:
 def backward(call: BackwardCall) -> None:
     """Fill call.gx and the gradients that are asked for."""
     launch(load()[0][1], call, backward_arguments(call))
+
+
+def channel_sums(rows: torch.Tensor, inner: int, parts: torch.Tensor) -> None:
+    """As fastlif::native_channel_sums: rows [R, N] into parts [parts, 1 or 2, channels], float64."""
+    count, _, channels = parts.shape
+    per_row = rows.shape[1] // (inner * channels)
+    span = 32 if inner == 1 else min(1024, 1 << (inner - 1).bit_length())
+    with on(rows.device):
+        load()[0][2][count, -(-channels // span) if inner == 1 else channels](
+            rows, parts[:, 0], parts[:, 1] if parts.shape[1] == 2 else None, rows.stride(0), parts.stride(0), inner,
+            channels, per_row, rows.shape[0] * per_row, count, inner == 1, 1024 // span, span, num_warps=WARPS,
+            enable_fp_fusion=False,
+        )  # fmt: skip
