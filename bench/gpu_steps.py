@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("spikingjelly", "snntorch", "norse")
 TESTS = ("tests/test_backends.py", "tests/test_gpu_equal.py")
 HUGE = "more_elements"  # these tests take tens of GiB each: one at a time
+SANE = "tests and sanitizers"  # side by side
 COMPILED = 'compile "fastlif compiled" "spikingjelly compiled"'
 SLOW = f'--without {COMPILED} "spikingjelly half" "spikingjelly memopt"'  # of networks: minutes of compiling, of search
 BESIDE_COMPILE = '"compile triangle" "fastlif triangle" "fastlif rectangle"'
@@ -82,9 +83,10 @@ def steps(folder: Path, device: dict | None, wheels: Path | None, site: Path) ->
     copied = " --mib 16" if reduced else ""
     return [
         *prepared(device, wheels, site),
-        Step("sample", python("-m", "bench.gpu_sample", "--device", kind), 60),
-        *([tests("cpu", 60)] if reduced else [tests("cuda", 70), tests("triton", 120), tests("huge", 75)]),
+        Step("sample", python("-m", "bench.gpu_sample", "--device", kind, *(() if reduced else ("--few",))), 60),
+        tests("cpu" if reduced else "cuda", 100),
         *(sanitized(tool, reduced) for tool in ("memcheck", "racecheck", "initcheck")),
+        *(() if reduced else (tests("triton", 150), tests("huge", 75))),
         Step(
             "copy",
             python("-m", "bench.gpu_copy", "--device", kind, *copied.split(), "--out", folder / "copy.json"),
@@ -134,10 +136,12 @@ def tests(part: str, limit: float) -> Step:
     elif part == "huge":
         chosen = (HUGE,)
     else:
-        spread = ("-n", str(min(12, os.cpu_count() or 1))) if find_spec("xdist") else ()
-        chosen = (f"cuda-{part} and not {HUGE}", *spread)
+        chosen = (f"cuda-{part} and not {HUGE}",)
+        count = min(16 if part == "triton" else 8, os.cpu_count() or 1)  # 8 leave cores to the sanitizers
+        chosen += ("-n", str(count), "--dist", "worksteal") if find_spec("xdist") else ()
+        chosen += ("-p", "bench.gpu_examples", "--hypothesis-profile", "few") if part == "triton" else ()
     command = python("-m", "pytest", "-vv", "--tb=short", *TESTS, "-k", *chosen)  # a stopped run names what failed, too
-    return Step(f"tests-{part}", command, limit, missing=needs("pytest", "hypothesis"))
+    return Step(f"tests-{part}", command, limit, missing=needs("pytest", "hypothesis"), group=SANE * (part == "cuda"))
 
 
 def sanitized(tool: str, reduced: bool) -> Step:
@@ -148,7 +152,7 @@ def sanitized(tool: str, reduced: bool) -> Step:
     sample = python("-m", "bench.gpu_sample", "--device", "cuda", "--few", "--backends", *backends)
     command = (program or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *sample)
     uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    return Step(tool, command, 100, missing=lambda: missing, group="sanitizers", environment=uncached)
+    return Step(tool, command, 100, missing=lambda: missing, group=SANE, environment=uncached)
 
 
 NETWORK = "--batch 32 --repeats 10"

@@ -55,7 +55,8 @@ class Onm(Workload):
 
     def net(self, parts: Parts) -> nn.Module:
         torch.manual_seed(0)
-        return nn.Sequential(parts.per_step(nn.Linear(self.n, self.n)), parts.neurons()).to(self.device)
+        with torch.device(self.device):  # a large layer's weights take seconds on a CPU
+            return nn.Sequential(parts.per_step(nn.Linear(self.n, self.n)), parts.neurons())
 
     def head(self) -> "Onm":
         """All of it: its output is spikes."""

@@ -169,8 +169,8 @@ def test_interrupted(tmp_path):
 def test_the_steps_on_a_gpu(tmp_path):
     found = all_steps(H200)
     assert list(found) == [
-        "wheels", "build", "spikingjelly", "sample", "tests-cuda", "tests-triton", "tests-huge", "memcheck",
-        "racecheck", "initcheck", "copy", *gpu_steps.BENCHMARKS,
+        "wheels", "build", "spikingjelly", "sample", "tests-cuda", "memcheck", "racecheck", "initcheck",
+        "tests-triton", "tests-huge", "copy", *gpu_steps.BENCHMARKS,
     ]  # fmt: skip
     assert found["build"].environment == {"FASTLIF_CUDA": "1", "FASTLIF_CUDA_ARCHS": "90"}
     for tool in ("memcheck", "racecheck", "initcheck"):
@@ -182,6 +182,12 @@ def test_the_steps_on_a_gpu(tmp_path):
     for backend in ("cuda", "triton"):
         command = found[f"tests-{backend}"].command
         assert "tests/test_gpu_equal.py" in command and f"cuda-{backend} and not more_elements" in command
+    profile = found["tests-triton"].command.index("--hypothesis-profile")
+    assert found["tests-triton"].command[profile - 1 : profile + 2] == (
+        "bench.gpu_examples",
+        "--hypothesis-profile",
+        "few",
+    )
     assert "more_elements" in found["tests-huge"].command and "-n" not in found["tests-huge"].command
     assert found["wheels"].missing() == found["spikingjelly"].missing() == "no --wheels FOLDER"
     for name in ("spikingjelly-2.0.0.tar.gz", "loguru-0.7.3-py3-none-any.whl"):
