@@ -84,9 +84,9 @@ def steps(folder: Path, device: dict | None, wheels: Path | None, site: Path) ->
     return [
         *prepared(device, wheels, site),
         Step("sample", python("-m", "bench.gpu_sample", "--device", kind, *(() if reduced else ("--few",))), 60),
-        tests("cpu" if reduced else "cuda", 100),
+        *([tests("cpu", 60)] if reduced else [tests("cuda", 100), tests("triton", 160)]),
         *(sanitized(tool, reduced) for tool in ("memcheck", "racecheck", "initcheck")),
-        *(() if reduced else (tests("triton", 150), tests("huge", 75))),
+        *([] if reduced else [tests("huge", 75)]),
         Step(
             "copy",
             python("-m", "bench.gpu_copy", "--device", kind, *copied.split(), "--out", folder / "copy.json"),
@@ -137,11 +137,13 @@ def tests(part: str, limit: float) -> Step:
         chosen = (HUGE,)
     else:
         chosen = (f"cuda-{part} and not {HUGE}",)
-        count = min(16 if part == "triton" else 8, os.cpu_count() or 1)  # 8 leave cores to the sanitizers
+        cores = os.cpu_count() or 1
+        count = max(cores * 3 // 4 if part == "triton" else cores // 4, 1)  # Triton's compiles
         chosen += ("-n", str(count), "--dist", "worksteal") if find_spec("xdist") else ()
         chosen += ("-p", "bench.gpu_examples", "--hypothesis-profile", "few") if part == "triton" else ()
     command = python("-m", "pytest", "-vv", "--tb=short", *TESTS, "-k", *chosen)  # a stopped run names what failed, too
-    return Step(f"tests-{part}", command, limit, missing=needs("pytest", "hypothesis"), group=SANE * (part == "cuda"))
+    group = SANE if part in ("cuda", "triton") else ""
+    return Step(f"tests-{part}", command, limit, missing=needs("pytest", "hypothesis"), group=group)
 
 
 def sanitized(tool: str, reduced: bool) -> Step:

@@ -169,9 +169,10 @@ def test_interrupted(tmp_path):
 def test_the_steps_on_a_gpu(tmp_path):
     found = all_steps(H200)
     assert list(found) == [
-        "wheels", "build", "spikingjelly", "sample", "tests-cuda", "memcheck", "racecheck", "initcheck",
-        "tests-triton", "tests-huge", "copy", *gpu_steps.BENCHMARKS,
+        "wheels", "build", "spikingjelly", "sample", "tests-cuda", "tests-triton", "memcheck", "racecheck",
+        "initcheck", "tests-huge", "copy", *gpu_steps.BENCHMARKS,
     ]  # fmt: skip
+    assert [name for name, step in found.items() if step.group == gpu_steps.SANE] == list(found)[4:9]
     assert found["build"].environment == {"FASTLIF_CUDA": "1", "FASTLIF_CUDA_ARCHS": "90"}
     for tool in ("memcheck", "racecheck", "initcheck"):
         command = found[tool].command
