@@ -97,7 +97,7 @@ def keep_half(net: nn.Module, dtype: str, device: str) -> nn.Module:
     from spikingjelly.activation_based.precision import prepare_model_for_precision
 
     short = {"bfloat16": "bf16", "float16": "fp16"}[dtype]
-    return prepare_model_for_precision(net, {"mode": short, "neuron_storage": short}, device).model
+    return prepare_model_for_precision(net, device, {"mode": short, "neuron_storage": short}).model
 
 
 def reset_net(net: nn.Module) -> None:

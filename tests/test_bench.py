@@ -81,6 +81,21 @@ def test_the_check_looks_at_gradients_only_where_spikes_agree():
     assert compare((spikes, off), expected).gradient > 0.01
 
 
+def test_spikingjelly_keeps_h_in_half_precision(monkeypatch):
+    """By its own means; whether it can do so here, it asks CUDA."""
+    case = replace(TINY, dtype="bfloat16", device="cuda")
+    if why := libraries.missing("spikingjelly", case):
+        pytest.skip(why)
+    answers = {"is_available": True, "current_device": 0, "device_count": 1, "is_bf16_supported": True}
+    answers |= {"get_device_name": "some", "get_device_capability": (9, 0)}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    layer = libraries.SpikingJelly(case, backend="half")
+    assert layer.node._neuron_precision == (torch.bfloat16, "fp32", "fp32") and layer.requested == "triton"
+    assert libraries.SpikingJelly(case, "rectangle", "torch").requested == "auto"
+    assert libraries.spikingjelly_missing(replace(case, dtype="float32"), "triangle", "half") == "float32 is not half"
+
+
 @pytest.mark.parametrize("library", libraries.MODULES)
 def test_a_missing_library_is_a_row(library, monkeypatch):
     monkeypatch.setitem(sys.modules, libraries.MODULES[library], None)
