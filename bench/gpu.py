@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     summary = run_all(chosen, folder, deadline, head)
-    (folder / "readme.md").write_text(readme.of_device(folder, folder))
+    (folder / "readme.md").write_text(readme.of_device(folder, Path(".")))
     if folder.parent == readme.RESULTS:
         readme.write()
     print((folder / "summary.md").read_text(), (folder / "targets.md").read_text(), sep="\n")
@@ -166,7 +166,7 @@ def run_or_skip(group: list[Step], folder: Path, left: float, environment: dict[
         elif left < step.least:
             records[step.name] = {"status": "skipped", "seconds": 0, "said": f"no time: {max(left, 0):.0f} s left"}
         else:
-            records[step.name] = {"at": now(), "command": list(step.command)}
+            records[step.name] = {"at": now(), "command": [Path(step.command[0]).name, *step.command[1:]]}
             for name in step.leaves:
                 (folder / name).unlink(missing_ok=True)  # of an earlier run
             limit, log = min(step.limit, left), folder / f"{step.name}.log"

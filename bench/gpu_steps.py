@@ -54,7 +54,13 @@ class Step:
 
 
 def python(*arguments: str | Path) -> tuple[str, ...]:
-    return (sys.executable, *map(str, arguments))
+    """Run in ROOT: paths below it are relative, so that results say the same wherever the checkout is."""
+
+    def shown(word: str | Path) -> str:
+        inside = isinstance(word, Path) and word.is_relative_to(ROOT)
+        return str(word.relative_to(ROOT) if inside else word)
+
+    return (sys.executable, *map(shown, arguments))
 
 
 def needs(*modules: str) -> Callable[[], str | None]:

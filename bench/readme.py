@@ -39,7 +39,8 @@ def of_device(folder: Path, link: Path) -> str:
     verdicts, device, versions = targets.judged(folder), summary["device"], summary["versions"]
     name = device["name"] if isinstance(device, dict) else device
     where = ", ".join(f"{package} {versions[package]}" for package in ("torch", "triton") if versions.get(package))
-    lines = [f"On an {name} ({where}{copying(folder)}), commit {summary['commit'][:12]}: {targets.counted(verdicts)}."]
+    commit = summary["commit"][:12] + summary["commit"][40:]  # "-dirty"
+    lines = [f"On an {name} ({where}{copying(folder)}), commit {commit}: {targets.counted(verdicts)}."]
     lines += [f"[All steps]({link}/summary.md), [what is missing]({link}/targets.md).", ""]
     lines += [row.rsplit("|", 2)[0] + "|" for row in targets.rows_of(verdicts)]
     lines += ["", *layers(folder), "", *networks(folder)]
