@@ -1,12 +1,22 @@
 """Case: one workload of the layer benchmark, and the data that every contender gets in it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from fastlif import Rectangle, Triangle
 
 SURROGATES = {"triangle": Triangle(1.0), "rectangle": Rectangle(1.0)}
+
+
+class Data(NamedTuple):
+    """What every contender gets, each [T, N]: the input, the gradient of the spikes, memory for spikes and dL/dx."""
+
+    x: torch.Tensor
+    gs: torch.Tensor
+    spikes: torch.Tensor
+    gx: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,16 @@ class Case:
         neuron = {"decay": 0.5, "gain": 1.0, "threshold": 1.0, "reset": self.reset}
         return neuron | {"surrogate": SURROGATES[surrogate]}
 
-    def inputs(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(x, the gradient of the spikes), both [T, N], normal, the same in every run; about a fifth spike."""
+    def part(self, neuron_steps: int) -> "Case":
+        """The same with as many neurons as make at most so many neuron-steps."""
+        return replace(self, neurons=min(self.neurons, max(neuron_steps // self.steps, 1)))
+
+    def inputs(self) -> Data:
+        """Normal numbers, the same in every run; about a fifth spike."""
         generator = torch.Generator(self.device).manual_seed(0)
         shape = (self.steps, self.neurons)
-        return tuple(torch.randn(shape, generator=generator, device=self.device).to(self.torch_dtype) for _ in range(2))
+        x, gs = (torch.randn(shape, generator=generator, device=self.device).to(self.torch_dtype) for _ in range(2))
+        return Data(x, gs, torch.empty_like(x), torch.empty_like(x))
 
     def as_dict(self) -> dict:
         return asdict(self)

@@ -11,7 +11,7 @@ import torch
 import fastlif
 
 from . import libraries, naive, ours
-from .case import SURROGATES, Case
+from .case import SURROGATES, Case, Data
 from .check import COMPACT, EXACT
 from .choose import choose
 
@@ -19,9 +19,9 @@ from .choose import choose
 class Layer:
     """A contender that is a function x -> spikes under autograd."""
 
-    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, gs: torch.Tensor):
-        self.function, self.x, self.gs = function, x, gs
-        self.leaf = x.detach().requires_grad_()
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], data: Data):
+        self.function, self.x, self.gs = function, data.x, data.gs
+        self.leaf = data.x.detach().requires_grad_()
 
     def both(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(spikes, dL/dx)."""
@@ -45,7 +45,7 @@ class Layer:
 class Contender:
     """One row of the benchmark.
 
-    `form(case)` is its neuron as options of fastlif.lif: what its results are checked against. `build(case, x, gs)`
+    `form(case)` is its neuron as options of fastlif.lif: what its results are checked against. `build(case, data)`
     makes a `Layer` or an `ours.Kernel`. `missing(case)` says why it cannot run, or None. `moves(case)` are the bytes
     per neuron-step that its forward + backward must move, None where nobody has counted them.
     """
@@ -53,7 +53,7 @@ class Contender:
     name: str
     group: str
     form: Callable[[Case], dict]
-    build: Callable[[Case, torch.Tensor, torch.Tensor], Any]
+    build: Callable[[Case, Data], Any]
     missing: Callable[[Case], str | None] = lambda case: None
     moves: Callable[[Case], float | None] = lambda case: None
     note: Callable[[Case], str] = lambda case: ""
@@ -62,7 +62,7 @@ class Contender:
 
 
 def _layer(make: Callable[[Case], Callable]) -> Callable:
-    return lambda case, x, gs: Layer(make(case), x, gs)
+    return lambda case, data: Layer(make(case), data)
 
 
 def _plain() -> list[Contender]:
@@ -82,17 +82,17 @@ def _spikingjelly() -> list[Contender]:
             f"spikingjelly {backend} {surrogate}",
             "spikingjelly",
             partial(Case.form, surrogate=surrogate),
-            _layer(partial(_spikingjelly_layer, surrogate=surrogate, backend=backend)),
+            _layer(partial(libraries.SpikingJelly, surrogate=surrogate, backend=backend)),
             partial(libraries.spikingjelly_missing, surrogate=surrogate, backend=backend),
         )
         if backend != "torch":
             row = replace(row, devices=("cuda",), moves=lambda case: 4 * case.torch_dtype.itemsize + 8)
+        if backend == "half":
+            note = "keeps h in x's dtype: neuron_storage"
+            row = replace(row, moves=lambda case: 6 * case.torch_dtype.itemsize, tolerance=COMPACT)
+            row = replace(row, note=lambda case, note=note: note)
         rows.append(row)
     return rows
-
-
-def _spikingjelly_layer(case: Case, surrogate: str, backend: str) -> Callable:
-    return libraries.SpikingJelly(case.reset, surrogate, backend)
 
 
 def _snntorch_layer(case: Case) -> Callable:
@@ -138,8 +138,8 @@ def _ours() -> list[Contender]:
         def public(case: Case, form=form, state=state, backend=None) -> Callable:
             return ours.public(form(case), state, backend)
 
-        def kernel(case: Case, x, gs, form=form, state=state, backend=None) -> ours.Kernel:
-            return ours.Kernel(form(case), state, backend, x, gs)
+        def kernel(case: Case, data: Data, form=form, state=state, backend=None) -> ours.Kernel:
+            return ours.Kernel(form(case), state, backend, data)
 
         row = Contender(f"fastlif {name}", "fastlif", form, _layer(public), moves=moves, note=note)
         row = replace(row, tolerance=COMPACT if state == "compact" else EXACT)

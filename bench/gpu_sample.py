@@ -1,4 +1,4 @@
-"""A few calls of every kernel, forward and backward, against the reference on the CPU: what compute-sanitizer runs."""
+"""What there is, and a few calls of every kernel against the reference on the CPU: what compute-sanitizer runs."""
 
 import argparse
 import sys
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--backends", nargs="+", help="default: all of the device's but the reference")
     parser.add_argument("--few", action="store_true", help="one shape and float32 alone for each form")
     args = parser.parse_args(arguments)
+    print(fastlif.info())
     names = args.backends or (["cpu"] if args.device == "cpu" else ["cuda", "triton"])
     shapes, dtypes = (SHAPES[2:], DTYPES[:1]) if args.few else (SHAPES, DTYPES)
     wrong = count = 0

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("spikingjelly", "snntorch", "norse")
 TESTS = ("tests/test_backends.py", "tests/test_gpu_equal.py")
-SLOW = ("--without", "compile")  # what torch.compile takes minutes for comes last, in steps of its own
-SLOW_NETS = (*SLOW, "fastlif compiled", "spikingjelly memopt")
+HUGE = "more_elements"  # these tests take tens of GiB each: one at a time
+SANE = "tests and sanitizers"  # side by side
+COMPILED = 'compile "fastlif compiled" "spikingjelly compiled"'
+SLOW = f'--without {COMPILED} "spikingjelly half" "spikingjelly memopt"'  # of networks: minutes of compiling, of search
+BESIDE_COMPILE = '"compile triangle" "fastlif triangle" "fastlif rectangle"'
 PROBE = """
 import json, torch
 p = torch.cuda.get_device_properties(0)
@@ -33,7 +37,8 @@ class Step:
     """A command with a time limit in seconds. `leaves`: its files in the results folder.
 
     `missing()` says why it cannot run, or None. With less than `least` seconds left it is not started. `timed`: the
-    device's clocks are read before and after.
+    device's clocks are read before and after. Neighbours of the same `group` run side by side. `makes`: what it leaves
+    elsewhere, without which it is to be done again.
     """
 
     name: str
@@ -43,11 +48,19 @@ class Step:
     missing: Callable[[], str | None] = lambda: None
     least: float = 10
     timed: bool = False
+    group: str = ""
+    makes: tuple[Path, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def python(*arguments: str | Path) -> tuple[str, ...]:
-    return (sys.executable, *map(str, arguments))
+    """Run in ROOT: paths below it are relative, so that results say the same wherever the checkout is."""
+
+    def shown(word: str | Path) -> str:
+        inside = isinstance(word, Path) and word.is_relative_to(ROOT)
+        return str(word.relative_to(ROOT) if inside else word)
+
+    return (sys.executable, *map(shown, arguments))
 
 
 def needs(*modules: str) -> Callable[[], str | None]:
@@ -73,44 +86,70 @@ def steps(folder: Path, device: dict | None, wheels: Path | None, site: Path) ->
     """All steps in their order; `device` is what PROBE tells, None for the reduced run on a CPU."""
     reduced = device is None
     kind = "cpu" if reduced else "cuda"
-    found = sorted(wheels.glob("*.whl")) if wheels else []
-    why = f"no wheels in {wheels}" if wheels else "no --wheels FOLDER"
-    pip = ("-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", "--upgrade", "--target")
-    cuda = "0" if reduced else "1"
-    archs = {} if reduced else {"FASTLIF_CUDA_ARCHS": device["capability"].replace(".", "")}
+    copied = " --mib 16" if reduced else ""
     return [
-        Step("wheels", python(*pip, site, *found), 90, missing=lambda: None if found else why),
-        Step(
-            "build",
-            python("setup.py", "build_ext", "--inplace"),
-            600 if reduced else 200,
-            missing=needs("torch", "setuptools"),
-            environment={"FASTLIF_CUDA": cuda, **archs},
-        ),
-        Step("info", python("-m", "fastlif", "info"), 40),
-        Step("sample", python("-m", "bench.gpu_sample", "--device", kind), 60),
-        *([tests("cpu", 60)] if reduced else [tests("cuda", 90), tests("triton", 110)]),
+        *prepared(device, wheels, site),
+        Step("sample", python("-m", "bench.gpu_sample", "--device", kind, *(() if reduced else ("--few",))), 60),
+        *([tests("cpu", 60)] if reduced else [tests("cuda", 100), tests("triton", 160)]),
         *(sanitized(tool, reduced) for tool in ("memcheck", "racecheck", "initcheck")),
+        *([] if reduced else [tests("huge", 75)]),
         Step(
             "copy",
-            python("-m", "bench.gpu_copy", "--device", kind, *(("--mib", "16") if reduced else ()))
-            + out(folder, "copy"),
+            python("-m", "bench.gpu_copy", "--device", kind, *copied.split(), "--out", folder / "copy.json"),
             30,
             ("copy.json",),
             timed=True,
         ),
-        *benchmarks(folder, kind, reduced),
+        *(benchmark(name, folder, kind, *row[reduced]) for name, row in BENCHMARKS.items()),
     ]
 
 
-def tests(backend: str, limit: float) -> Step:
-    """The tests of one backend against the reference on the CPU, bit for bit, spread over the cores."""
-    if backend == "cpu":
+def prepared(device: dict | None, wheels: Path | None, site: Path) -> list[Step]:
+    """What is installed and built; nothing for the reduced run."""
+    if device is None:
+        return []
+    found, sources = (sorted(wheels.glob(f)) if wheels else [] for f in ("*.whl", "spikingjelly-*.tar.gz"))
+    lacking = "nothing of it in --wheels" if wheels else "no --wheels FOLDER"
+    pip = ("-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", "--upgrade", "--target")
+    peer = ("-m", "bench.gpu_peer", *sources[:1], "--archs", device["capability"], "--out", site.parent / "gpu-peer")
+    arch = device["capability"].replace(".", "")
+    return [
+        Step("wheels", python(*pip, site, *found), 60, missing=lambda: None if found else lacking, makes=(site,)),
+        Step(
+            "build",
+            python("setup.py", "build_ext", "--inplace"),
+            200,
+            missing=needs("torch", "setuptools"),
+            group="build",
+            makes=(ROOT / "fastlif" / "_C.abi3.so",),
+            environment={"FASTLIF_CUDA": "1", "FASTLIF_CUDA_ARCHS": arch},
+        ),
+        Step(
+            "spikingjelly",
+            python(*peer, "--install", site),
+            200,
+            missing=lambda: None if sources else lacking,
+            group="build",
+            makes=(site,),
+        ),
+    ]
+
+
+def tests(part: str, limit: float) -> Step:
+    """Tests of one backend against the reference on the CPU, bit for bit, spread over the cores; or the huge ones."""
+    if part == "cpu":
         chosen = ("cpu-cpu and (hard_reset or threads or gpu_equal)",)
+    elif part == "huge":
+        chosen = (HUGE,)
     else:
-        chosen = (f"cuda-{backend}", *(("-n", str(min(12, os.cpu_count() or 1))) if find_spec("xdist") else ()))
+        chosen = (f"cuda-{part} and not {HUGE}",)
+        cores = os.cpu_count() or 1
+        count = max(cores * 3 // 4 if part == "triton" else cores // 4, 1)  # Triton's compiles
+        chosen += ("-n", str(count), "--dist", "worksteal") if find_spec("xdist") else ()
+        chosen += ("-p", "bench.gpu_examples", "--hypothesis-profile", "few") if part == "triton" else ()
     command = python("-m", "pytest", "-vv", "--tb=short", *TESTS, "-k", *chosen)  # a stopped run names what failed, too
-    return Step(f"tests-{backend}", command, limit, missing=needs("pytest", "hypothesis"))
+    group = SANE if part in ("cuda", "triton") else ""
+    return Step(f"tests-{part}", command, limit, missing=needs("pytest", "hypothesis"), group=group)
 
 
 def sanitized(tool: str, reduced: bool) -> Step:
@@ -120,45 +159,68 @@ def sanitized(tool: str, reduced: bool) -> Step:
     missing = "needs a GPU" if reduced else None if program else "no compute-sanitizer"
     sample = python("-m", "bench.gpu_sample", "--device", "cuda", "--few", "--backends", *backends)
     command = (program or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *sample)
-    return Step(tool, command, 70, missing=lambda: missing, environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})
+    uncached = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    return Step(tool, command, 100, missing=lambda: missing, group=SANE, environment=uncached)
 
 
-def out(folder: Path, name: str) -> tuple[str, ...]:
-    return ("--out", str(folder / f"{name}.json"))
+NETWORK = "--batch 32 --repeats 10"
+QUICK = "--quick --no-peak"
+BENCHMARKS = {  # by importance: seconds at most and settings on a GPU, and of the reduced run, which shows that it runs
+    "layer": (
+        (120, "--steps 16 --neurons 16777216 --repeats 20 --without compile"),
+        (90, "--quick --without compile"),
+    ),
+    "layer-steps": (
+        (
+            110,
+            "--steps 4 128 --neurons 16777216 --repeats 10 --no-forward --contenders "
+            '"fastlif cuda" "fastlif triton" kernel "spikingjelly cuda" "spikingjelly triton" "naive triangle"',
+        ),
+        (60, "--quick --no-forward --steps 2 6 --contenders kernel"),
+    ),
+    "batch_norm": (
+        (100, "--shape 16 64 64 64 64 --dtype float32 bfloat16 --repeats 15"),
+        (60, "--shape 3 2 4 8 8 --dtype float32 bfloat16 --repeats 3"),
+    ),
+    "network": ((110, f"{NETWORK} --amp none bfloat16 {SLOW}"), (90, f"{QUICK} --amp none bfloat16 {SLOW}")),
+    "overhead": ((50, "--repeats 300"), (60, "--repeats 20")),
+    "network-memopt": (
+        (150, f'{NETWORK} --amp none bfloat16 --contenders "spikingjelly memopt" "fastlif recompute"'),
+        (60, f'{QUICK} --amp none bfloat16 --contenders "spikingjelly memopt" "fastlif recompute"'),
+    ),
+    "layer-compile": (
+        (130, f"--steps 4 16 --neurons 16777216 --repeats 15 --no-forward --contenders {BESIDE_COMPILE}"),
+        (200, '--quick --reset soft --no-forward --contenders "compile triangle"'),
+    ),
+    "onm": ((75, f"--n 4096 16384 --repeats 5 {SLOW}"), (60, f"{QUICK} {SLOW}")),
+    "layer-compile-long": (
+        (
+            170,
+            "--steps 128 --neurons 1048576 --dtype float32 --reset soft --repeats 15 --no-forward "
+            f"--contenders {BESIDE_COMPILE}",
+        ),
+        (60, '--quick --steps 8 --reset soft --no-forward --contenders "fastlif triangle"'),
+    ),
+    "network-compile": (
+        (170, f'{NETWORK} --contenders {COMPILED} naive "fastlif LIF" "fastlif batch norm"'),
+        (200, f'{QUICK} --contenders naive "fastlif compiled"'),
+    ),
+}
 
 
-def benchmarks(folder: Path, kind: str, reduced: bool) -> list[Step]:
-    """The parts of `python -m bench` with short settings; `reduced` ones only show that they run."""
-
-    def part(name: str, limit: float, settings: str, *more: str, plot: bool = True, least: float = 20) -> Step:
-        command = python("-m", "bench", name.split("-")[0], "--device", kind, *settings.split(), *more)
-        leaves = (f"{name}.json", f"{name}.md", *((f"{name}.png",) if plot else ()))
-        missing = needs("tqdm", "matplotlib")
-        return Step(name, command + out(folder, name), limit, leaves, missing, 0 if reduced else least, timed=True)
-
-    fused = ("naive", "compile", "fastlif rectangle", "fastlif triangle")
-    nets = ("naive", "compile", "fastlif LIF", "fastlif batch norm", "fastlif compiled")
-    if reduced:
-        fused, nets = ("naive", "compile triangle"), ("naive", "fastlif compiled")
-        quick = "--quick --no-peak"
-        return [
-            part("layer", 90, "--quick", *SLOW),
-            part("network", 90, quick, *SLOW_NETS),
-            part("onm", 60, quick, *SLOW_NETS),
-            part("batch_norm", 60, "--shape 3 2 4 8 8 --repeats 3", plot=False),
-            part("overhead", 60, "--repeats 20", plot=False),
-            part("layer-compile", 240, "--quick --reset soft --contenders", *fused),
-            part("network-compile", 240, f"{quick} --contenders", *nets),
-        ]
-    return [
-        part("layer", 120, "--neurons 16777216 1048576 --repeats 20", *SLOW),
-        part("network", 90, "--batch 32 --repeats 10", *SLOW_NETS),
-        part("onm", 75, "--repeats 5", *SLOW_NETS),
-        part("batch_norm", 40, "--shape 16 16 64 64 64", plot=False),
-        part("overhead", 30, "--repeats 1000", plot=False),
-        part("layer-compile", 100, "--neurons 16777216 --dtype float32 --repeats 20 --contenders", *fused, least=40),
-        part("network-compile", 150, "--batch 32 --repeats 10 --contenders", *nets, least=60),
-    ]
+def benchmark(name: str, folder: Path, kind: str, limit: float, settings: str) -> Step:
+    """A part of `python -m bench`: its name up to the first "-"."""
+    options = ("--device", kind, *shlex.split(settings), "--out", folder / f"{name}.json")
+    plot = (f"{name}.png",) if name.split("-")[0] in ("layer", "network", "onm") else ()
+    return Step(
+        name,
+        python("-m", "bench", name.split("-")[0], *options),
+        limit,
+        (f"{name}.json", f"{name}.md", *plot),
+        needs("tqdm", "matplotlib"),
+        20 if kind == "cuda" else 0,
+        timed=True,
+    )
 
 
 def probe() -> dict | str:
@@ -181,6 +243,28 @@ def clocks() -> dict | None:
     return dict(zip(CLOCKS.split(","), done.stdout.strip().split(", "), strict=False))
 
 
+def tests_in(log: str) -> list[dict]:
+    """What became of the tests in pytest's log, counted by name and by place, device and backend."""
+    counts: dict[tuple[str, str], Counter] = {}
+    for line in log.split("short test summary info")[0].splitlines():
+        name, place = (
+            re.search(r"::(test_\w+)", line),
+            re.search(r"\b(?:cpu|cuda)-(?:reference|cpu|cuda|triton)\b", line),
+        )
+        if name and place and (outcome := re.search(r"\b(PASSED|FAILED|SKIPPED|ERROR)\b", line)):
+            counts.setdefault((name[1], place[0]), Counter())[outcome[1]] += 1
+    return [
+        {
+            "test": test,
+            "place": place,
+            "passed": n["PASSED"],
+            "failed": n["FAILED"] + n["ERROR"],
+            "skipped": n["SKIPPED"],
+        }
+        for (test, place), n in counts.items()
+    ]
+
+
 def said(step: Step, log: str, folder: Path) -> str:
     """What a step found, in a line: tests counted, the sanitizer's sum, rows by status, or its log's last line."""
     if log.rstrip().endswith("KeyboardInterrupt"):  # what Python says when it is asked to stop
@@ -194,8 +278,9 @@ def said(step: Step, log: str, folder: Path) -> str:
             return ", ".join(f"{n} {word.lower()}" for word, n in counts.items())
     if found := [line for line in lines if re.search(r"(ERROR|RACECHECK) SUMMARY", line)]:
         return found[-1].strip("= ")
-    if step.name == "info" and (found := [line for line in lines if line.startswith("backend ")]):
-        return "; ".join(line.removeprefix("backend ") for line in found)
+    if step.name == "sample" and lines:
+        backends = [line.removeprefix("backend ") for line in lines if line.startswith("backend ")]
+        return "; ".join([lines[-1], *backends])
     results = [folder / name for name in step.leaves if name.endswith(".json") and step.name != "copy"]
     if results and results[0].exists():
         rows = json.loads(results[0].read_text())["rows"]

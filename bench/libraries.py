@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ MODULES = {
     "snntorch": "snntorch",
     "norse": "norse.torch.functional.lif_box",
 }
-SPIKINGJELLY_BACKENDS = ("cuda", "triton", "torch")  # native CUDA, its Triton kernels, plain PyTorch
+SPIKINGJELLY_BACKENDS = ("cuda", "triton", "half", "torch")  # native CUDA, Triton, Triton with h in x's dtype, PyTorch
 
 
 def missing(library: str, case: Case) -> str | None:
@@ -37,13 +38,22 @@ def spikingjelly_missing(case: Case, surrogate: str, backend: str) -> str | None
         return None if backend == "torch" else f"its {backend} backend needs a CUDA device"
     if surrogate == "rectangle" and backend != "torch":
         return f"its {backend} kernels have no rectangular surrogate"
+    if backend == "half" and case.dtype == "float32":
+        return "float32 is not half"
     selection = _selection()
-    selection._requested = backend
+    selection._requested = requested(case, surrogate, backend)
     try:
         selection._select(torch.cuda.current_device())
     except RuntimeError as error:
         return str(error)
     return None
+
+
+def requested(case: Case, surrogate: str, backend: str) -> str:
+    """What SpikingJelly is asked for. For a surrogate that its kernels have not it takes PyTorch, but not by name."""
+    if case.device == "cpu" or surrogate == "rectangle":
+        return "auto"
+    return "triton" if backend == "half" else backend
 
 
 def _selection():
@@ -52,34 +62,68 @@ def _selection():
     return _selection
 
 
+@cache
+def _node() -> type[nn.Module]:
+    from spikingjelly.activation_based import neuron
+
+    class Node(neuron.LIFNode):
+        """With a float32 membrane, whatever x is: one in x's dtype leaves the kernels for plain PyTorch."""
+
+        def materialize_states(self, inputs, states, step_mode):
+            return super().materialize_states((inputs[0][:1].float(),), states, step_mode)
+
+    return Node
+
+
+def spikingjelly_node(reset: str, surrogate: str = "triangle", float32: bool = True) -> nn.Module:
+    """Its multi-step LIFNode with tau = 2 and undecayed input: decay 0.5, gain 1. x [T, ...] -> spikes."""
+    from spikingjelly.activation_based import neuron
+    from spikingjelly.activation_based import surrogate as functions
+
+    function = {"triangle": functions.PiecewiseQuadratic, "rectangle": functions.Rect}[surrogate](1.0)
+    make = _node() if float32 else neuron.LIFNode
+    return make(2.0, False, 1.0, None if reset == "soft" else 0.0, function, step_mode="m")
+
+
+def spikingjelly_batch_norm(channels: int) -> nn.Module:
+    """Its multi-step batch norm: torch's, over time and batch."""
+    from spikingjelly.activation_based import layer
+
+    return layer.BatchNorm2d(channels, step_mode="m")
+
+
+def keep_half(net: nn.Module, dtype: str, device: str) -> nn.Module:
+    """SpikingJelly's own way to keep h in half precision: its Triton kernels store it so, and compute in float32."""
+    from spikingjelly.activation_based.precision import prepare_model_for_precision
+
+    short = {"bfloat16": "bf16", "float16": "fp16"}[dtype]
+    return prepare_model_for_precision(net, device, {"mode": short, "neuron_storage": short}).model
+
+
+def reset_net(net: nn.Module) -> None:
+    """What SpikingJelly's users call before every sequence."""
+    from spikingjelly.activation_based import functional
+
+    functional.reset_net(net)
+
+
 class SpikingJelly(nn.Module):
-    """Multi-step LIFNode with tau = 2 and undecayed input: decay 0.5, gain 1. x [T, ...] -> spikes.
+    """Its node on one of its backends. x [T, ...] -> spikes."""
 
-    For float32 the node itself; otherwise the function behind it with a float32 membrane, since the node would keep the
-    membrane in x's dtype and then neither compute the same spikes nor use its kernels.
-    """
-
-    def __init__(self, reset: str, surrogate: str = "triangle", backend: str = "auto"):
-        from spikingjelly.activation_based import neuron
-        from spikingjelly.activation_based import surrogate as functions
-
+    def __init__(self, case: Case, surrogate: str = "triangle", backend: str = "auto"):
         super().__init__()
-        function = {"triangle": functions.PiecewiseQuadratic, "rectangle": functions.Rect}[surrogate](1.0)
-        self.node = neuron.LIFNode(2.0, False, 1.0, None if reset == "soft" else 0.0, function, step_mode="m")
-        self.backend, self.chosen = backend, {}
+        self.node = spikingjelly_node(case.reset, surrogate, backend != "half")
+        if backend == "half":
+            self.node = keep_half(self.node, case.dtype, case.device)
+        self.requested, self.chosen = requested(case, surrogate, backend), {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from spikingjelly.activation_based import functional
-
         # The library reads its backend from the environment at import; here several alternate in one process.
         selection = _selection()
-        selection._requested, selection._selections = "auto" if x.device.type == "cpu" else self.backend, self.chosen
-        if x.dtype == torch.float32:
-            functional.reset_net(self.node)
-            return self.node(x)
-        v = torch.zeros(x.shape[1:], dtype=torch.float32, device=x.device)
-        node = self.node
-        return functional.lif_multi_step(x, v, 2.0, False, 1.0, node.v_reset, node.surrogate_function)[0]
+        selection._requested, selection._selections = self.requested, self.chosen
+        spikes = self.node(x)
+        reset_net(self.node)
+        return spikes
 
 
 def snntorch_form(case: Case) -> dict:

@@ -64,6 +64,7 @@ def available_bytes(device: str) -> int:
     if device == "cuda":
         import torch
 
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info()[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -87,13 +88,14 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, "-dirty" if files differ from it; None outside a checkout. BENCH_COMMIT overrides it."""
+    """The checkout's commit, "-dirty" if files differ that are no results; None outside one. BENCH_COMMIT overrides."""
     if named := os.environ.get("BENCH_COMMIT"):
         return named
     try:
         where = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True}
         head = subprocess.run(["git", "rev-parse", "HEAD"], **where).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain"], **where).stdout.strip()
+        status = ["git", "status", "--porcelain", "--", ":/", ":(top,exclude)bench/results"]
+        changed = subprocess.run(status, **where).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("-dirty" if changed else "")

@@ -94,36 +94,41 @@ def plain(form: dict) -> Parts:
     return Parts(partial(naive.LIF, **form))
 
 
-def spikingjelly(form: dict) -> Parts:
+def spikingjelly(form: dict, float32: bool = True) -> Parts:
     """SpikingJelly's node and its own container for what knows no time."""
     from spikingjelly.activation_based.layer import SeqToANNContainer
 
-    return Parts(partial(libraries.SpikingJelly, form["reset"]), SeqToANNContainer)
+    return Parts(partial(libraries.spikingjelly_node, form["reset"], float32=float32), SeqToANNContainer)
 
 
-def reset_net(net: nn.Module) -> None:
-    """What SpikingJelly's users call before every sequence."""
-    from spikingjelly.activation_based import functional
+def half(net: nn.Module, x: torch.Tensor) -> nn.Module:
+    return libraries.keep_half(net, str(torch.get_autocast_dtype("cuda")).removeprefix("torch."), "cuda")
 
-    functional.reset_net(net)
+
+def half_missing(work: Workload) -> str | None:
+    if why := libraries.missing("spikingjelly", work):
+        return why
+    return None if work.device == "cuda" and work.amp else "for autocast on a GPU alone"
 
 
 class Block(nn.Sequential):
     """What memopt runs again as a whole: from one layer's spikes to the next layer's, pooling first."""
 
 
-def memopt(net: nn.Module, x: torch.Tensor) -> nn.Module:
+def memopt(net: nn.Module, x: torch.Tensor, level: int | None = None) -> nn.Module:
     """SpikingJelly's optimize_memory at its strongest: level 4 on a GPU; level 1 on a CPU, where it has no other.
 
-    A block begins with the pooling, so that every block's input is spikes, which memopt packs into bits.
+    Level 4 searches by trial: it may take blocks, layers or neurons in parts of the time, where that lowers the peak. A
+    block begins with the pooling, so that every block's input is spikes, which memopt packs into bits.
     """
     from spikingjelly.activation_based.memopt import optimize_memory
+    from spikingjelly.activation_based.neuron import LIFNode
 
     stages = net if isinstance(net, nn.Sequential) else net.stages
     blocks, block = [], []
     for module in stages:
         block.append(module)
-        if isinstance(module, libraries.SpikingJelly):
+        if isinstance(module, LIFNode):
             blocks.append(Block(*block))
             block = []
     grouped = nn.Sequential(*blocks, *block)
@@ -131,14 +136,14 @@ def memopt(net: nn.Module, x: torch.Tensor) -> nn.Module:
         net = grouped
     else:
         net.stages = grouped
-    search = {"level": 4, "split_fn": list, "can_chunk": lambda part: isinstance(part, libraries.SpikingJelly)}
-    optimize_memory(net, Block, lambda net: net(x), **(search if x.is_cuda else {"level": 1}))
-    return net
+    level = level or (4 if x.is_cuda else 1)
+    search = {"split_fn": lambda part: list(part.children()), "can_chunk": lambda part: isinstance(part, LIFNode)}
+    return optimize_memory(net, Block, lambda net: net(x), level=level, **(search if level > 1 else {}))
 
 
 def others(reset: str) -> list[Contender]:
     """Plain PyTorch, the first of the list, and the libraries. snnTorch's reset is detached, a soft one delayed."""
-    theirs = partial(Contender, group="spikingjelly", parts=spikingjelly, prepare=reset_net)
+    theirs = partial(Contender, group="spikingjelly", parts=spikingjelly, prepare=libraries.reset_net)
     theirs = partial(theirs, missing=partial(libraries.missing, "spikingjelly"))
     delayed = reset == "soft"
     return [
@@ -146,6 +151,15 @@ def others(reset: str) -> list[Contender]:
         Contender("compile", "compile", plain, compiled, note="torch.compile of naive"),
         theirs("spikingjelly"),
         theirs("spikingjelly memopt", finish=memopt, note="level 4 on a GPU; 1 on a CPU, which has no other"),
+        theirs("spikingjelly compiled", finish=compiled, note="torch.compile of spikingjelly"),
+        theirs(
+            "spikingjelly half",
+            parts=partial(spikingjelly, float32=False),
+            finish=half,
+            missing=half_missing,
+            gradient=COMPACT,
+            note="keeps h in half precision: neuron_storage",
+        ),
         Contender(
             "snntorch",
             "snntorch",

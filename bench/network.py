@@ -84,16 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, command: list[str]) -> int:
     """Run, save the JSON, and make table and plot from it. Returns 1 if one of fastlif's own rows failed, else 0."""
-    given = {name: getattr(args, name) for name in ("steps", "batch", "size", "amp", "channels_last")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: getattr(args, name) for name in ("steps", "batch", "size", "channels_last")}
+    given = {name: value for name, value in given.items() if value is not None} | {"device": training.device_of(args)}
     if args.over_time:
-        rows = over_time.measure(Network, {"device": training.device_of(args)} | given, args.quick)
+        rows = over_time.measure(Network, given | {"amp": training.amps(args)[0]}, args.quick)
         return training.finish(args, command, "over-time", rows)
-    work = Network(**(QUICK if args.quick else {}) | {"device": training.device_of(args)} | given)
     repeats = args.repeats if args.repeats is not None else (2 if args.quick else 10)
     machine.warn_if_busy()
-    contenders = choose(TABLE, args.contenders, args.without)
-    rows = training.run_all(work, contenders, TABLE[0], repeats, with_peak=not args.no_peak)
+    contenders, rows = choose(TABLE, args.contenders, args.without), []
+    for amp in training.amps(args):
+        work = Network(**(QUICK if args.quick else {}) | given | {"amp": amp})
+        rows += training.run_all(work, contenders, TABLE[0], repeats, with_peak=not args.no_peak)
+        training.keep(args, command, "network", rows)
     return training.finish(args, command, "network", rows)
 
 

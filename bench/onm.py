@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -54,7 +55,8 @@ class Onm(Workload):
 
     def net(self, parts: Parts) -> nn.Module:
         torch.manual_seed(0)
-        return nn.Sequential(parts.per_step(nn.Linear(self.n, self.n)), parts.neurons()).to(self.device)
+        with torch.device(self.device):  # a large layer's weights take seconds on a CPU
+            return nn.Sequential(parts.per_step(nn.Linear(self.n, self.n)), parts.neurons())
 
     def head(self) -> "Onm":
         """All of it: its output is spikes."""
@@ -79,8 +81,8 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     repeats = args.repeats if args.repeats is not None else (2 if args.quick else 10)
     machine.warn_if_busy()
     rows = []
-    for n in args.n or usual["n"]:
-        work = Onm(args.steps or usual["steps"][0], args.batch or 16, device, args.amp, n=n)
+    for amp, n in product(training.amps(args), args.n or usual["n"]):
+        work = Onm(args.steps or usual["steps"][0], args.batch or 16, device, amp, n=n)
         contenders = choose(TABLE, args.contenders, args.without)
         rows += training.run_all(work, contenders, TABLE[0], repeats, with_peak=not args.no_peak)
         training.keep(args, command, "onm", rows)

@@ -8,7 +8,7 @@ import fastlif
 from fastlif import ops
 from fastlif.ops import backends, call, state
 
-from .case import Case
+from .case import Case, Data
 
 FORMATS = {  # name: (surrogate, state)
     "rectangle exact": ("rectangle", "exact"),
@@ -48,14 +48,14 @@ def moved_bytes(keep: state.Keep, itemsize: int) -> float:
 
 
 class Kernel:
-    """The kernels of one backend alone, on memory allocated here: comparable with copies into allocated memory."""
+    """The kernels of one backend alone, on memory that is there already: comparable with copies into the same."""
 
-    def __init__(self, form: dict, state_name: str, backend: str, x: torch.Tensor, gs: torch.Tensor):
+    def __init__(self, form: dict, state_name: str, backend: str, data: Data):
+        x, gs, self.spikes, self.gx = data
         neuron = fastlif.Neuron(**form, state=state_name)
         keep, self.backend = kept(form, state_name), backends.BACKENDS[backend]
         none, values, options = (None, None, None), neuron.values, neuron.options
-        self.spikes, v, stored, _ = ops.allocate_forward(x, None, *none, values, options, keep, False, x.dtype, backend)
-        self.gx = torch.empty_like(x)
+        _, v, stored, _ = ops.allocate_forward(x, None, *none, values, options, keep, False, x.dtype, backend)
         full = state.Layout(x.shape, neuron.windows, keep, x.dtype)
         nothing = state.Layout(x.shape, neuron.windows, state.Keep.NOTHING, x.dtype)
         self.forward_call = call.ForwardCall(

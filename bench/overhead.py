@@ -1,6 +1,7 @@
-"""A call's overhead: forward + backward on a tiny tensor, above an operator of the same signature that does nothing."""
+"""A call's overhead: forward + backward on a small tensor, beside operators of the same signature that do nothing."""
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -13,15 +14,18 @@ from fastlif.ops import state
 from . import machine, ours
 from .case import Case
 from .report import table, write_report
-from .results import save
+from .results import failure, save
 from .timing import alternate
 
-TARGET = 60e-6  # seconds, at most
+USUAL = {"cpu": ([4], [16], ["float32"]), "cuda": ([4, 16], [1 << 16], ["float32", "bfloat16"])}
 library = torch.library.Library("fastlif_bench", "FRAGMENT")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--steps", "-T", type=int, nargs="+", help="default: 4; on a GPU 4 and 16")
+    parser.add_argument("--neurons", type=int, nargs="+", help="default: 16; on a GPU 64 K")
+    parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--repeats", type=int, default=3000)
     parser.add_argument("--out", type=Path, help="JSON file; printed only unless given")
 
@@ -30,13 +34,18 @@ def main(args: argparse.Namespace, command: list[str]) -> int:
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     machine.warn_if_busy()
     head = machine.describe(command) | {"benchmark": "overhead"}
-    rows = measure(device, args.repeats)
-    result = head | {"rows": rows, "target": TARGET}
+    result = head | {"rows": [row for case in cases(args, device) for row in measure(case, args.repeats)]}
     if args.out:
         save(args.out, result)
         write_report(args.out)
     print(table(result))
-    return 0
+    return int(any(row["status"] == "failed" for row in result["rows"]))
+
+
+def cases(args: argparse.Namespace, device: str) -> list[Case]:
+    """The workloads asked for: the product of the lists."""
+    given = zip((args.steps, args.neurons, args.dtype), USUAL[device], strict=True)
+    return [Case(*values, device=device) for values in itertools.product(*(a or usual for a, usual in given))]
 
 
 def empty_operator():
@@ -81,30 +90,46 @@ def _gradient(ctx, gs, gv, *_):
     return gx, *(None,) * 10
 
 
-def measure(device: str, repeats: int) -> list[dict]:
-    """A row for each format: the call, the empty operator, and the difference of their medians, in seconds."""
-    case = Case(4, 16, device=device)
-    x, gs = case.inputs()
-    x.requires_grad_()
-    empty, rows = empty_operator(), []
-    for name, (surrogate, state_name) in ours.FORMATS.items():
-        form = case.form(surrogate)
-        neuron = fastlif.Neuron(**form, state=state_name)
-        keep = int(state.choose(neuron, True, False, False))
-        backend = ours.in_use(case)
+def measure(case: Case, repeats: int) -> list[dict]:
+    """A row for each backend and format, in seconds: the call, and `empty`, what does nothing and is the faster.
 
-        def call(form=form, state_name=state_name):
-            torch.autograd.grad(fastlif.lif(x, **form, state=state_name)[0], x, gs)
-
-        def nothing(neuron=neuron, keep=keep, backend=backend):
-            outputs = empty(x, None, None, None, None, neuron.values, neuron.options, keep, False, x.dtype, backend)
-            torch.autograd.grad(outputs[0], x, gs)
-
-        calls = {"call": call, "empty": nothing}
-        rounds = tqdm(range(repeats), desc=name, leave=False, file=sys.stderr)
-        times = alternate(calls, device, rounds, warm_up=50)
-        rows.append(
-            {"contender": name, "backend": backend, "overhead": times["call"]["median"] - times["empty"]["median"]}
-            | times
-        )
+    `twin` is the empty operator, `nobody` fastlif's own, given no neurons.
+    """
+    rows = []
+    for backend in ("cpu",) if case.device == "cpu" else ("cuda", "triton"):
+        for name, (surrogate, state_name) in ours.FORMATS.items():
+            row = {"case": case.as_dict(), "contender": f"{backend} {name}", "group": "fastlif", "status": "ok"}
+            row |= {"format": name, "backend": backend}
+            rows.append(row)
+            if why := ours.missing(backend, case):
+                row |= {"status": "not available", "reason": why}
+                continue
+            try:
+                calls = calls_of(case, case.form(surrogate), state_name, backend)
+                rounds = tqdm(range(repeats), desc=row["contender"], leave=False, file=sys.stderr)
+                row |= alternate(calls, case.device, rounds, warm_up=50)
+                row["empty"] = min(row["twin"], row["nobody"], key=lambda times: times["median"])
+            except Exception as error:  # whatever it is, it is a result to report
+                row |= failure(error)
     return rows
+
+
+def calls_of(case: Case, form: dict, state_name: str, backend: str) -> dict:
+    """What is timed, forward + backward."""
+    empty, (x, gs, *_) = empty_operator(), case.inputs()
+    x.requires_grad_()
+    neuron = fastlif.Neuron(**form, state=state_name)
+    keep = int(state.choose(neuron, True, False, False))
+    rest = None, None, None, None, neuron.values, neuron.options, keep, False, x.dtype, backend
+    none = x.detach()[:, :0].requires_grad_()
+
+    def call():
+        torch.autograd.grad(fastlif.lif(x, **form, state=state_name, backend=backend)[0], x, gs)
+
+    def twin():
+        torch.autograd.grad(empty(x, *rest)[0], x, gs)
+
+    def nobody():
+        torch.autograd.grad(torch.ops.fastlif.lif_forward(none, *rest)[0], none, gs[:, :0])
+
+    return {"call": call, "twin": twin, "nobody": nobody}

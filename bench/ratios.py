@@ -21,6 +21,13 @@ def ratio(over: float | None, under: float | None) -> str:
     return "" if over is None or under is None else f"{over / under:.2f}"
 
 
+def bandwidth(row: dict, copy: dict) -> float | None:
+    """The bytes that must move, over time, as a share of what copies reach; None where they are not counted."""
+    if not row.get("moved_bytes"):
+        return None
+    return row["moved_bytes"] / copy["moved_bytes"] * median(copy) / median(row)
+
+
 def time(row: dict) -> str:
     """Median and quartiles of forward + backward, in milliseconds."""
     both = row["both"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import bloctrain_report, local_report, report_training, tet_report
 from .case import Case
-from .ratios import COLORS, RIVALS, fastest, figures, median, ratio, reason, share, time
+from .ratios import COLORS, RIVALS, bandwidth, fastest, figures, median, ratio, reason, share, time
 from .results import load
 
 STUDIES = {"tet": tet_report, "local": local_report, "bloctrain": bloctrain_report}  # what writes their tables
@@ -68,19 +68,27 @@ def table(result: dict) -> str:
 
 
 def batch_norm_table(result: dict) -> list[str]:
-    """One row for each contender and layout; the ratio is to the first contender's time, batch norm and LIF apart."""
+    """One table for each workload; the last ratio is to the first contender's time, batch norm and LIF apart."""
     lines = [
-        f"y of {'x'.join(map(str, result['shape']))}, {result['dtype']}, hard reset, triangle, in training.",
-        "",
-        "| layout | contender | fwd+bwd ms (quartiles) | / copies | / first | kept B/ns | spikes that differ |",
-        "|---|---|---|---|---|---|---|",
+        "Hard reset, triangle, in training. `% of copy bandwidth`: of the bytes that must move, as a copy moves them."
     ]
-    for layout in dict.fromkeys(row["layout"] for row in result["rows"]):
-        first, *others, copy = (row for row in result["rows"] if row["layout"] == layout)
-        for row in (first, *others):
-            cells = [layout, row["contender"], time(row), ratio(median(row), median(copy))]
-            cells += [ratio(median(row), median(first)), f"{row['kept']:.3f}", f"{row['flips']:.1e}"]
-            lines.append(f"| {' | '.join(cells)} |")
+    head = ["contender", "fwd+bwd ms (quartiles)", "/ copies", "first /", "kept B/ns", "spikes that differ"]
+    head += ["gradient error", "% of copy bandwidth", "note"]
+    for title, rows in report_training.groups(result, "title").items():
+        lines += ["", f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        copy, first = rows[0], rows[1]
+        for row in rows:
+            cells = dict.fromkeys(head, "") | {"contender": row["contender"], "note": row["note"]}
+            if row["status"] != "ok":
+                cells["note"] = reason(row)
+            if "kept" in row:
+                cells |= {"kept B/ns": f"{row['kept']:.3f}", "spikes that differ": f"{row['flips']:.1e}"}
+                cells |= {"gradient error": f"{row['gradient_error']:.1e}"}
+            if "both" in row:
+                cells |= {"fwd+bwd ms (quartiles)": time(row), "/ copies": ratio(median(row), median(copy))}
+                cells |= {"first /": ratio(median(first), median(row))}
+                cells |= {"% of copy bandwidth": bandwidth_share(row, copy)}
+            lines.append(f"| {' | '.join(cells.values())} |")
     return lines
 
 
@@ -107,11 +115,20 @@ def train_table(result: dict) -> list[str]:
 
 
 def overhead_table(result: dict) -> list[str]:
-    """Microseconds of a call and of an empty operator, and the difference of the medians."""
-    lines = ["| format | backend | call us | empty operator us | overhead us |", "|---|---|---|---|---|"]
+    """Microseconds of a call and of what does nothing; the medians' difference and ratio."""
+    lines = [
+        "| workload | format | backend | call us | empty operator us | no neurons us | overhead us | call / empty |"
+    ]
+    lines.append("|" + "---|" * 8)
     for row in result["rows"]:
-        times = (row["call"]["median"], row["empty"]["median"], row["overhead"])
-        lines.append(f"| {row['contender']} | {row['backend']} | {' | '.join(f'{t * 1e6:.1f}' for t in times)} |")
+        case = Case(**row["case"])
+        cells = [f"T={case.steps}, {case.neurons:,} neurons, {case.dtype}", row["format"], row["backend"]]
+        if row["status"] != "ok":
+            lines.append(f"| {' | '.join(cells)} |" + " |" * 4 + f" {reason(row)} |")
+            continue
+        call, twin, nobody, empty = (median(row, name) for name in ("call", "twin", "nobody", "empty"))
+        cells += [f"{t * 1e6:.1f}" for t in (call, twin, nobody, call - empty)] + [ratio(call, empty)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -138,7 +155,7 @@ def case_table(case: Case, rows: list[dict]) -> list[str]:
             continue
         both, forward = row["both"], median(row, "forward")
         cells = [row["contender"], time(row), ratio(both["median"], median(copy))]
-        cells += [f"{forward * 1e3:.3g}", ratio(forward, median(copy, "forward"))]
+        cells += ["" if forward is None else f"{forward * 1e3:.3g}", ratio(forward, median(copy, "forward"))]
         cells += ["" if row is copy else ratio(best, both["median"]) for best in bests]
         kept, peak = row.get("kept_bytes"), row.get("peak_bytes")
         cells += [
@@ -147,15 +164,15 @@ def case_table(case: Case, rows: list[dict]) -> list[str]:
         ]
         if on_gpu:
             cells.append(bandwidth_share(row, copy))
-        lines.append(f"| {' | '.join([*cells, row['note']])} |")
+        part = [f"checked on {row['checked_neurons']:,} neurons"] if "checked_neurons" in row else []
+        lines.append(f"| {' | '.join([*cells, '; '.join(filter(None, [row['note'], *part]))])} |")
     return lines
 
 
 def bandwidth_share(row: dict, copy: dict) -> str:
     """The bytes that must move, over time, as a share of what two copies reach; "" where they are not counted."""
-    if not row.get("moved_bytes"):
-        return ""
-    return f"{row['moved_bytes'] / copy['moved_bytes'] * median(copy) / median(row):.0%}"
+    share = bandwidth(row, copy)
+    return "" if share is None else f"{share:.0%}"
 
 
 def plot(result: dict, path: Path) -> None:

@@ -12,7 +12,7 @@ OURS = [c for c in select("cpu") if c.group in ("fastlif", "kernel")]
 def run_of(contender):
     if why := contender.missing(CASE):
         pytest.skip(why)
-    return contender.build(CASE, *CASE.inputs())
+    return contender.build(CASE, CASE.inputs())
 
 
 @pytest.mark.parametrize("contender", OURS, ids=lambda c: c.name)
@@ -27,4 +27,4 @@ def test_forward(benchmark, contender):
 
 def test_a_tiny_call(benchmark):
     contender = next(c for c in OURS if c.name == "fastlif rectangle exact")
-    benchmark(contender.build(TINY, *TINY.inputs()).both)
+    benchmark(contender.build(TINY, TINY.inputs()).both)

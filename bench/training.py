@@ -103,13 +103,17 @@ class Run:
         if double:
             net, self.x = net.double(), self.x.double()
         self.prepare, self.double, self.work = contender.prepare, double, work
-        self.net = contender.finish(net, self.x)
+        with self.autocast():
+            self.net = contender.finish(net, self.x)
+
+    def autocast(self) -> torch.autocast:
+        amp = None if self.double else self.work.amp
+        return torch.autocast(self.work.device, getattr(torch, amp or "bfloat16"), enabled=amp is not None)
 
     def forward(self) -> torch.Tensor:
         """The network's output, autograd recording."""
         self.prepare(self.net)
-        amp = None if self.double else self.work.amp
-        with torch.autocast(self.work.device, getattr(torch, amp or "bfloat16"), enabled=amp is not None):
+        with self.autocast():
             return self.net(self.x)
 
     def step(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -205,7 +209,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--steps", "-T", type=int)
-    parser.add_argument("--amp", choices=("bfloat16", "float16"), help="run under autocast with this dtype")
+    parser.add_argument(
+        "--amp", nargs="+", choices=("none", "bfloat16", "float16"), default=["none"], help="dtypes of autocast"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, 2 repetitions: does everything run?")
     parser.add_argument("--repeats", type=int, help="repetitions after the warm-up; default 10, 0 for no times")
     parser.add_argument("--contenders", nargs="+", help="groups or names; default all")
@@ -218,16 +224,20 @@ def device_of(args: argparse.Namespace) -> str:
     return args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def keep(args: argparse.Namespace, command: list[str], benchmark: str, rows: list[dict]) -> str:
-    """Save the JSON, make table and plot from it: the table."""
+def amps(args: argparse.Namespace) -> list[str | None]:
+    return [None if amp == "none" else amp for amp in args.amp]
+
+
+def keep(args: argparse.Namespace, command: list[str], benchmark: str, rows: list[dict]) -> Path:
+    """Save the JSON: its path."""
     out = args.out or Path(__file__).parent / "results" / f"{benchmark}-{device_of(args)}.json"
     save(out, machine.describe(command) | {"benchmark": benchmark, "rows": rows})
-    return write_report(out)
+    return out
 
 
 def finish(args: argparse.Namespace, command: list[str], benchmark: str, rows: list[dict]) -> int:
-    """Keep the rows and print the table. Returns 1 if one of fastlif's own rows failed, else 0."""
-    print(keep(args, command, benchmark, rows))
+    """Keep the rows, make table and plot from them, print the table. Returns 1 if a row of fastlif failed, else 0."""
+    print(write_report(keep(args, command, benchmark, rows)))
     return int(any(r["group"] == "fastlif" and r["status"] in ("failed", "refused") for r in rows))
 
 

@@ -25,7 +25,7 @@ def checked(contender: Contender, case: Case) -> dict:
     """The row of a contender after the check, without timing."""
     rows = {contender.name: layer.start_row(case, contender)}
     if rows[contender.name]["status"] == "ok":
-        layer.check([contender], case, *case.inputs(), rows)
+        layer.check([contender], case, case.inputs(), rows)
     return rows[contender.name]
 
 
@@ -57,14 +57,14 @@ def test_compiled_loop_computes_the_same():
 )
 def test_a_wrong_contender_is_refused_and_not_timed(wrong):
     right = named("fastlif triangle exact")
-    contender = replace(right, build=lambda case, x, gs: Layer(ours.public(case.form() | wrong), x, gs))
+    contender = replace(right, build=lambda case, data: Layer(ours.public(case.form() | wrong), data))
     _, row = layer.run_case(TINY, [contender], repeats=1)
     assert row["status"] == "refused" and "computes something else" in row["reason"]
     assert "both" not in row and "forward" not in row
 
 
 def test_nan_and_wrong_shapes_are_refused():
-    x, gs = TINY.inputs()
+    x, gs, *_ = TINY.inputs()
     spikes, gx = expected = reference(TINY.form(), x, gs)
     assert compare(expected, expected) == Difference(0.0, 0.0)
     for results in ((spikes, gx * float("nan")), (spikes[1:], gx), (1 - spikes, gx)):
@@ -72,13 +72,28 @@ def test_nan_and_wrong_shapes_are_refused():
 
 
 def test_the_check_looks_at_gradients_only_where_spikes_agree():
-    x, gs = TINY.inputs()
+    x, gs, *_ = TINY.inputs()
     spikes, gx = expected = reference(TINY.form(), x, gs)
     flipped, off = spikes.clone(), gx.clone()
     flipped[0, 0] = 1 - flipped[0, 0]
     off[:, 0] += 1
     assert compare((flipped, off), expected).gradient == 0
     assert compare((spikes, off), expected).gradient > 0.01
+
+
+def test_spikingjelly_keeps_h_in_half_precision(monkeypatch):
+    """By its own means; whether it can do so here, it asks CUDA."""
+    case = replace(TINY, dtype="bfloat16", device="cuda")
+    if why := libraries.missing("spikingjelly", case):
+        pytest.skip(why)
+    answers = {"is_available": True, "current_device": 0, "device_count": 1, "is_bf16_supported": True}
+    answers |= {"get_device_name": "some", "get_device_capability": (9, 0)}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
+    layer = libraries.SpikingJelly(case, backend="half")
+    assert layer.node._neuron_precision == (torch.bfloat16, "fp32", "fp32") and layer.requested == "triton"
+    assert libraries.SpikingJelly(case, "rectangle", "torch").requested == "auto"
+    assert libraries.spikingjelly_missing(replace(case, dtype="float32"), "triangle", "half") == "float32 is not half"
 
 
 @pytest.mark.parametrize("library", libraries.MODULES)
@@ -98,7 +113,7 @@ def test_a_missing_extension_is_a_row(monkeypatch):
 
 
 def test_a_failing_contender_is_a_row():
-    def build(case, x, gs):
+    def build(case, data):
         raise RuntimeError("out of paper\nand more")
 
     _, row = layer.run_case(TINY, [replace(named("naive triangle"), build=build)], repeats=1)
@@ -125,7 +140,43 @@ def test_kept_bytes(name, reset, per_neuron_step):
 def test_bytes_that_must_move(dtype, moved):
     case = replace(TINY, dtype=dtype, device="cuda")
     assert tuple(named(f"fastlif {name}").moves(case) for name in ours.FORMATS) == moved
-    assert named("spikingjelly triton triangle").moves(case) == {"float32": 24, "bfloat16": 16}[dtype]
+    theirs = {"float32": (24, 24), "bfloat16": (16, 12)}[dtype]
+    assert tuple(named(f"spikingjelly {name} triangle").moves(case) for name in ("triton", "half")) == theirs
+
+
+def test_a_check_on_a_part_of_the_neurons(monkeypatch):
+    """The same figures as from all of them, but for what is said of it."""
+    names = ["naive triangle", "fastlif triangle exact", "kernel cpu triangle compact", "kernel cpu rectangle exact"]
+    case = Case(4, 1000)
+    whole = layer.run_case(case, [named(name) for name in names], 1, directions=("both",))
+    monkeypatch.setattr(layer, "CHECKED", 4 * 100)
+    part = layer.run_case(case, [named(name) for name in names], 1, directions=("both",))
+    for one, other in zip(part[1:], whole[1:], strict=True):
+        if "extension" in one.get("reason", ""):
+            continue
+        assert one["status"] == "ok" and one["checked_neurons"] == 100 and "checked_neurons" not in other
+        assert one["kept_bytes"] == pytest.approx(other["kept_bytes"], rel=0.2) and "forward" not in one
+        assert one["both"]["repeats"] == 1
+    assert "checked on 100 neurons" in report.case_table(case, part)[-1]
+
+
+def test_what_does_not_fit_says_so_one_by_one(monkeypatch):
+    monkeypatch.setattr(layer, "CHECKED", 4 * 100)
+    room = iter([1 << 40, 1 << 40, 1000, 1 << 40])  # for all, then for each of them
+    monkeypatch.setattr(machine, "available_bytes", lambda device: next(room))
+    names = ["naive triangle", "naive rectangle", "fastlif triangle exact"]
+    rows = layer.run_case(Case(4, 1000), [named(name) for name in names], 1)
+    assert [row["status"] for row in rows] == ["ok", "ok", "not run", "ok"]
+    assert "needs about 0 GiB more, and 0 are free" in rows[2]["reason"] and "both" not in rows[2]
+
+
+def test_kernels_write_where_the_copies_do():
+    data = TINY.inputs()
+    run = named("kernel cpu rectangle exact")
+    if why := run.missing(TINY):
+        pytest.skip(why)
+    spikes, gx = run.build(TINY, data).both()
+    assert spikes is data.spikes and gx is data.gx
 
 
 def test_run_json_table_and_plot(tmp_path, capsys):
@@ -192,19 +243,34 @@ def test_overhead_json_and_table(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in machine.KEEP_PAGES.items():
             patch.setenv(name, value)
-        assert main(["overhead", "--device", "cpu", "--repeats", "3", "--out", str(out)]) == 0
+        arguments = ["--device", "cpu", "--steps", "2", "3", "--repeats", "3", "--out", str(out)]
+        assert main(["overhead", *arguments]) == 0
     assert main(["report", str(out)]) == 0
-    assert out.with_suffix(".md").read_text() in capsys.readouterr().out
-    assert all(f"| {name} |" in out.with_suffix(".md").read_text() for name in ours.FORMATS)
+    table = out.with_suffix(".md").read_text()
+    assert table in capsys.readouterr().out
+    assert all(f"| T={steps}, 16 neurons, float32 | {name} |" in table for steps in (2, 3) for name in ours.FORMATS)
 
 
 def test_overhead_compares_with_an_operator_of_the_same_schema():
     empty = overhead.empty_operator()
     real = torch.ops.fastlif.lif_forward.default._schema
     assert str(empty.default._schema).removeprefix("fastlif_bench::") == str(real).removeprefix("fastlif::")
-    rows = overhead.measure("cpu", 3)
-    assert [row["contender"] for row in rows] == list(ours.FORMATS)
-    assert all(row["overhead"] == row["call"]["median"] - row["empty"]["median"] for row in rows)
+    rows = overhead.measure(Case(4, 16), 3)
+    assert [row["contender"] for row in rows] == [f"cpu {name}" for name in ours.FORMATS]
+    for row in rows:
+        if row["status"] == "ok":
+            assert row["empty"]["median"] == min(row["twin"]["median"], row["nobody"]["median"])
+
+
+def test_a_failing_call_is_a_row_of_overhead(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of paper")
+
+    monkeypatch.setattr(overhead, "calls_of", broken)
+    monkeypatch.setattr(overhead.ours, "missing", lambda backend, case: None)
+    rows = overhead.measure(Case(4, 16), 3)
+    assert {row["reason"] for row in rows} == {"RuntimeError: out of paper"}
+    assert report.overhead_table({"rows": rows})[-1].endswith("| failed: RuntimeError: out of paper |")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -1,16 +1,18 @@
 """The GPU run without a GPU: its budget, what it does with steps that hang or fail, and what its steps are."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import gpu, gpu_steps
+from bench import gpu, gpu_peer, gpu_steps
 from bench.__main__ import parser_and_parts
 from bench.gpu_steps import Step
 
@@ -36,8 +38,8 @@ def run(steps, folder, seconds=60.0):
     return summary["steps"], (folder / "summary.md").read_text()
 
 
-def all_steps(device, folder=Path("out")):
-    return {s.name: s for s in gpu_steps.steps(folder, device, None, Path("site"))}
+def all_steps(device, folder=Path("out"), wheels=None):
+    return {s.name: s for s in gpu_steps.steps(folder, device, wheels, Path("site"))}
 
 
 def gone(pid):
@@ -62,6 +64,27 @@ def test_without_time_the_rest_is_skipped(tmp_path):
     assert [r["status"] for r in records.values()] == ["ok", "stopped", "skipped", "skipped"]
     assert records["slow"]["said"].endswith("; begun") and "no time" in records["late"]["said"]
     assert all(f"| {name} |" in table for name in records)
+    assert "not measured" in (tmp_path / "targets.md").read_text()
+
+
+def test_steps_of_a_group_run_side_by_side(tmp_path):
+    """Each waits for the other's file; one is stopped at its own limit, one fails, and the next step comes after."""
+    meet = (
+        "import pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.02)\n"
+        "print('met'); raise SystemExit(int(sys.argv[3]))\n"
+    )
+    one, other = (str(tmp_path / name) for name in ("one", "other"))
+    steps = [
+        Step("a", gpu_steps.python("-c", meet, one, other, 0), 60, group="together"),
+        Step("b", gpu_steps.python("-c", meet, other, one, 3), 60, group="together"),
+        step("c", "import time; time.sleep(600)", 1, group="together"),
+        step("d"),
+    ]
+    records, _ = run(steps, tmp_path)
+    assert [r["status"] for r in records.values()] == ["ok", "failed", "stopped", "ok"]
+    assert records["a"]["said"] == "met" and records["d"]["at"] >= records["a"]["at"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -89,6 +112,38 @@ def test_steps_done_before_stay_in_the_summary(tmp_path):
     assert {name: r["status"] for name, r in records.items()} == {"one": "ok", "two": "failed"}
 
 
+def test_the_rest(tmp_path):
+    """What is not ok, what has left too little, and what would have to be made again."""
+    head, product = {"device": "some", "commit": "1"}, tmp_path / "product"
+    steps = [step("ok"), step("bad", "raise SystemExit(1)"), step("gone", missing=lambda: "no such tool")]
+    steps += [step("file", leaves=("file.json",)), step("built", makes=(product,)), step("new")]
+    (tmp_path / "file.json").touch()
+    with pytest.raises(SystemExit, match="to go on from"):
+        gpu.left_of(steps, tmp_path, head)
+    run(steps[:-1], tmp_path)  # which takes an earlier run's file away
+    product.touch()
+    assert [s.name for s in gpu.left_of(steps, tmp_path, head)] == ["bad", "gone", "file", "new"]
+    product.unlink()
+    (tmp_path / "file.json").touch()
+    assert [s.name for s in gpu.left_of(steps, tmp_path, head)] == ["bad", "gone", "built", "new"]
+    for other in ({"commit": "2"}, {"device": "another"}):
+        with pytest.raises(SystemExit, match=next(iter(other))):
+            gpu.left_of(steps, tmp_path, head | other)
+
+
+def test_which_steps():
+    def names(*arguments):
+        parser = argparse.ArgumentParser()
+        gpu.add_arguments(parser)
+        return [s.name for s in gpu.select([step(name) for name in "abc"], parser.parse_args(arguments))]
+
+    assert (
+        names() == ["a", "b", "c"] and names("--only", "c", "a") == ["a", "c"] and names("--without", "b") == ["a", "c"]
+    )
+    with pytest.raises(SystemExit, match="no step 'nest'; steps: a, b, c"):
+        names("--without", "nest")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 def test_interrupted(tmp_path):
     """What was done is there, and the step under way has ended."""
@@ -111,13 +166,13 @@ def test_interrupted(tmp_path):
     assert gone(int(log.read_text().split()[0]))
 
 
-def test_the_steps_on_a_gpu():
+def test_the_steps_on_a_gpu(tmp_path):
     found = all_steps(H200)
-    assert list(found)[:11] == [
-        "wheels", "build", "info", "sample", "tests-cuda", "tests-triton", "memcheck", "racecheck", "initcheck", "copy",
-        "layer",
+    assert list(found) == [
+        "wheels", "build", "spikingjelly", "sample", "tests-cuda", "tests-triton", "memcheck", "racecheck",
+        "initcheck", "tests-huge", "copy", *gpu_steps.BENCHMARKS,
     ]  # fmt: skip
-    assert list(found)[11:] == ["network", "onm", "batch_norm", "overhead", "layer-compile", "network-compile"]
+    assert [name for name, step in found.items() if step.group == gpu_steps.SANE] == list(found)[4:9]
     assert found["build"].environment == {"FASTLIF_CUDA": "1", "FASTLIF_CUDA_ARCHS": "90"}
     for tool in ("memcheck", "racecheck", "initcheck"):
         command = found[tool].command
@@ -125,7 +180,36 @@ def test_the_steps_on_a_gpu():
         assert ("triton" in command) == (tool != "initcheck")
     for name in ("layer", "network", "onm"):  # all peers
         assert "--contenders" not in found[name].command and found[name].timed
-    assert {"tests/test_gpu_equal.py", "cuda-triton"} <= set(found["tests-triton"].command)
+    for backend in ("cuda", "triton"):
+        command = found[f"tests-{backend}"].command
+        assert "tests/test_gpu_equal.py" in command and f"cuda-{backend} and not more_elements" in command
+    profile = found["tests-triton"].command.index("--hypothesis-profile")
+    assert found["tests-triton"].command[profile - 1 : profile + 2] == (
+        "bench.gpu_examples",
+        "--hypothesis-profile",
+        "few",
+    )
+    assert "more_elements" in found["tests-huge"].command and "-n" not in found["tests-huge"].command
+    assert found["wheels"].missing() == found["spikingjelly"].missing() == "no --wheels FOLDER"
+    for name in ("spikingjelly-2.0.0.tar.gz", "loguru-0.7.3-py3-none-any.whl"):
+        (tmp_path / name).touch()
+    found = all_steps(H200, wheels=tmp_path)
+    assert found["wheels"].missing() is found["spikingjelly"].missing() is None
+    assert str(tmp_path / "loguru-0.7.3-py3-none-any.whl") in found["wheels"].command
+    assert str(tmp_path / "spikingjelly-2.0.0.tar.gz") in found["spikingjelly"].command
+
+
+def test_the_peers_source_is_cut_to_one_operator(tmp_path):
+    kernels = [tmp_path / "peer-1" / "ops" / name / "native.cu" for name in ("lif", "if_", "plif")]
+    for kernel in kernels:
+        kernel.parent.mkdir(parents=True)
+        kernel.touch()
+    with tarfile.open(tmp_path / "peer.tar.gz", "w:gz") as file:
+        file.add(tmp_path / "peer-1", "peer-1")
+    source = gpu_peer.unpack(tmp_path / "peer.tar.gz", tmp_path / "there")
+    assert [path.parent.name for path in source.glob("ops/*/native.cu")] == ["lif"]
+    built = gpu_peer.environment("9.0")
+    assert built["SJ_BUILD_NATIVE_CUDA"] == "1" and built["TORCH_CUDA_ARCH_LIST"] == "9.0"
 
 
 @pytest.mark.parametrize("device", (None, H200), ids=("reduced", "cuda"))
@@ -136,19 +220,16 @@ def test_commands_parse_and_name_what_is_there(device):
     for found in all_steps(device).values():
         if found.command[1:3] == ("-m", "bench"):
             args = parser.parse_args(found.command[3:])
-            module = parts[args.command][0]
+            module = parts[args.command]
             assert args.device == ("cuda" if device else "cpu") and args.out.name == found.leaves[0]
             if args.command == "layer":
-                module.select(args.device, args.contenders, args.without)
+                assert module.select(args.device, args.contenders, args.without) and module.cases(args, args.device)
             elif args.command in ("network", "onm"):
                 module.choose(module.TABLE, args.contenders, args.without)
             parsed += 1
         elif found.command[1] == "-m":
-            assert (
-                found.command[2] in ("fastlif", "pytest", "pip")
-                or (ROOT / f"{found.command[2].replace('.', '/')}.py").exists()
-            )
-    assert parsed == 7
+            assert found.command[2] in ("pytest", "pip") or (ROOT / f"{found.command[2].replace('.', '/')}.py").exists()
+    assert parsed == len(gpu_steps.BENCHMARKS)
     assert all((ROOT / path).exists() for path in gpu_steps.TESTS)
 
 
@@ -161,10 +242,23 @@ def test_what_a_step_says(tmp_path):
         said("tests-cuda", "t.py::a PASSED [1%]\n[gw0] [2%] FAILED t.py::b\nt.py::c PASSED\n") == "2 passed, 1 failed"
     )
     assert said("memcheck", "========= ERROR SUMMARY: 0 errors\n38 calls\n") == "ERROR SUMMARY: 0 errors"
-    assert said("info", "one\ntwo\n\n") == "two" and said("info", "") == ""
+    assert said("sample", "of it\nbackend cpu: ready\n3 calls\n\n") == "3 calls; cpu: ready"
+    assert said("copy", "one\ntwo\n\n") == "two" and said("copy", "") == ""
     rows = [{"contender": "a", "status": "ok"}, {"contender": "norse", "status": "missing", "reason": "not installed"}]
     (tmp_path / "layer.json").write_text(json.dumps({"rows": rows}))
     assert said("layer", "", "layer.json") == "1 ok, 1 missing; norse: not installed"
+
+
+def test_tests_are_counted_by_name_and_place():
+    log = (
+        "tests/t.py::test_a[cuda-cuda-x=('atan', 2.0)-3] PASSED [1%]\n"
+        "tests/t.py::test_a[1-cuda-cuda] SKIPPED (no) [2%]\n"
+        "[gw0] [ 2%] FAILED tests/t.py::test_a[1-bits-cuda-triton]\n[gw1] [ 3%] ERROR tests/t.py::test_b[cpu-cpu]\n"
+        "=== short test summary info ===\nFAILED tests/t.py::test_a[1-bits-cuda-triton] - AssertionError\n"
+    )
+    counts = [(t["test"], t["place"], t["passed"], t["failed"], t["skipped"]) for t in gpu_steps.tests_in(log)]
+    triton, cpu = ("test_a", "cuda-triton", 0, 1, 0), ("test_b", "cpu-cpu", 0, 1, 0)
+    assert counts == [("test_a", "cuda-cuda", 1, 0, 1), triton, cpu]
 
 
 def test_a_bare_checkout_needs_no_torch(tmp_path):

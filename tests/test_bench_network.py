@@ -5,13 +5,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
 import fastlif
-from bench import libraries, machine, network, onm, report, training
+from bench import libraries, machine, modes, network, onm, report, training
 from bench.__main__ import main
 from bench.choose import choose
 from bench.network import QUICK, Network
@@ -25,6 +26,7 @@ TINY = Network(**QUICK)
 SPARSE = Onm(steps=20, batch=2, n=64)
 PADDING = 64  # bytes behind what a LIF keeps
 EAGER = ("naive", "spikingjelly", "spikingjelly memopt", "snntorch")
+COMPILED = ("compile", "fastlif compiled", "spikingjelly compiled")
 
 
 def named(table, name):
@@ -57,10 +59,10 @@ def test_vggsnn_has_the_designs_neuron_steps():
 
 
 def test_network_json_table_and_plot(tmp_path, capsys):
-    contenders = [row.name for row in network.TABLE if "compile" not in row.name]
-    result, table = run(tmp_path, "network", "--no-peak", "--contenders", *contenders)
+    result, table = run(tmp_path, "network", "--no-peak", "--amp", "bfloat16", "none", "--without", *COMPILED)
     assert table in capsys.readouterr().out
-    rows = {row["contender"]: row for row in result["rows"]}
+    rows = {row["contender"]: row for row in result["rows"]}  # the later ones
+    assert [row["case"]["amp"] for row in result["rows"]] == ["bfloat16"] * len(rows) + [None] * len(rows)
     assert {"naive", "spikingjelly", "snntorch", "fastlif LIF", "fastlif recompute"} <= rows.keys() - {"compile"}
     for name, row in rows.items():
         assert row["status"] in ("ok", "missing"), row
@@ -117,6 +119,38 @@ def test_memopt_keeps_bits_that_hooks_do_not_see():
     rows = measured(replace(TINY, steps=16), network.TABLE, *EAGER[1:3])
     plain, packed = (rows[name] for name in EAGER[1:3])
     assert packed["kept_bytes"] < packed["alive_bytes"] < plain["alive_bytes"] / 10
+
+
+@pytest.mark.parametrize("level", (2, 3, 4))
+def test_memopt_computes_the_same_however_it_splits(level, monkeypatch):
+    """A search in which each trial takes less than the one before accepts every split, of layers and of time."""
+    if why := named(network.TABLE, "spikingjelly").missing(TINY):
+        pytest.skip(why)
+    from spikingjelly.activation_based.memopt import pipeline
+
+    trials = count()
+    monkeypatch.setattr(pipeline, "_measure_peak", lambda *_: -next(trials))
+    leaves = pipeline._checkpoint_leaves
+    monkeypatch.setattr(pipeline, "_forward_costs", lambda net, *_: {path: 1.0 for path, _ in leaves(net)[:2]})
+    contender = replace(named(network.TABLE, "spikingjelly memopt"), finish=partial(modes.memopt, level=level))
+    work = replace(TINY, steps=4)
+    (row,) = training.run_all(work, [contender], network.TABLE[0], 0, with_peak=False)
+    assert row["status"] == "ok" and row["gradient_from_naive"] < 1e-6, row
+    found = leaves(Run(contender, work).net)
+    chunks = {module.checkpoint_fn.keywords["chunks"] for _, module in found}
+    assert chunks == ({1} if level == 2 else {1, 4})
+
+
+def test_spikingjelly_under_autocast():
+    """Its membrane is float32, without which it would leave its kernels."""
+    if why := named(network.TABLE, "spikingjelly").missing(TINY):
+        pytest.skip(why)
+    work = replace(TINY, amp="bfloat16")
+    run = Run(named(network.TABLE, "spikingjelly"), work)
+    assert run.forward().dtype == torch.bfloat16
+    nodes = [module for module in run.net.modules() if type(module).__name__ == "Node"]
+    assert len(nodes) == 3 and all(node.v.dtype == torch.float32 for node in nodes)
+    assert "a GPU alone" in named(network.TABLE, "spikingjelly half").missing(work)
 
 
 @pytest.mark.parametrize("library", ("spikingjelly", "snntorch"))
@@ -179,9 +213,9 @@ def test_over_time(tmp_path):
 
 
 def test_onm_json_table_and_plot(tmp_path):
-    names = [row.name for row in onm.TABLE if row.name != "compile"]
-    result, table = run(tmp_path, "onm", "--no-peak", "--contenders", *names)
-    assert {row["status"] for row in result["rows"]} == {"ok"}
+    names = [row.name for row in onm.TABLE if row.name not in COMPILED]
+    result, table = run(tmp_path, "onm", "--no-peak", "--without", *COMPILED)
+    assert {row["status"] for row in result["rows"]} == {"ok", "missing"}
     assert all(f"| {name} |" in table for name in names)
 
 
