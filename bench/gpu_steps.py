@@ -110,7 +110,8 @@ def tests(backend: str, limit: float) -> Step:
     else:
         chosen = (f"cuda-{backend}", *(("-n", str(min(12, os.cpu_count() or 1))) if find_spec("xdist") else ()))
     command = python("-m", "pytest", "-vv", "--tb=short", *TESTS, "-k", *chosen)  # a stopped run names what failed, too
-    return Step(f"tests-{backend}", command, limit, missing=needs("pytest", "hypothesis"))
+    own = {"OMP_NUM_THREADS": "1"}  # or every process's reference runs on all cores
+    return Step(f"tests-{backend}", command, limit, missing=needs("pytest", "hypothesis"), environment=own)
 
 
 def sanitized(tool: str, reduced: bool) -> Step:
