@@ -76,7 +76,8 @@ def measure(args: argparse.Namespace, layout: str, device: str) -> list[dict]:
 
     calls = {name: lambda net=net: step(net) for name, net in nets.items()}
     calls["copy"] = lambda: destination.copy_(y.detach())
-    times = alternate(calls, device, tqdm(range(args.repeats), desc=layout, leave=False, file=sys.stderr))
+    rounds = tqdm(range(args.repeats), desc=layout, leave=False, file=sys.stderr)
+    times = alternate(calls, device, rounds, ahead=True)
     kept = {name: fastlif.saved_bytes(lambda net=net: net(y * 1)).total / y.numel() for name, net in nets.items()}
     return [
         {"contender": name, "layout": layout, "flips": flips, "kept": kept.get(name), "both": times[name]}
