@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
-from test_cuda import CSRC, INCLUDES, MACROS, TORCH
+from emulation import CSRC, INCLUDES, MACROS, STANDINS, TORCH
 
 ROOT = CSRC.parent
 CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
@@ -135,15 +135,7 @@ def test_nothing_is_fused_in_the_forward_loop(objects, types):
         assert not [op for op in forward if op.startswith("FFMA") or re.match(r"F(ADD|MUL|SETP)\b.*FTZ", op)]
 
 
-STANDINS = """
-#include "run.h"
-void fastlif::cpu_run(const Forward&, Type, Type) {}
-void fastlif::cpu_run(const Backward&, Type, Type) {}
-void fastlif::cpu_channel_sums(const ChannelSums&, Type) {}
-void fastlif::cpu_finish(const Backward&, Type) {}
-const char* fastlif::cpu_instruction_set() { return ""; }
-extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void**) { return 1; }
-"""
+STREAM = 'extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void**) { return 1; }'
 LOAD = """
 import sys, torch
 torch.ops.load_library(sys.argv[1])
@@ -153,7 +145,7 @@ print(torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_backward",
 
 def test_the_extension_loads(objects, tmp_path):
     """module.cpp for CUDA and the kernels miss nothing but the one function that only torch's build for CUDA has."""
-    (tmp_path / "standins.cpp").write_text(STANDINS)
+    (tmp_path / "standins.cpp").write_text(STANDINS + STREAM)
     runtime = CUDA / "lib64"
     command = [
         *os.environ.get("CXX", "c++").split(), "-std=c++20", "-O0", "-fPIC", "-shared", "-DFASTLIF_CUDA", "-DUSE_CUDA",
