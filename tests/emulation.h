@@ -11,12 +11,13 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 // Before __CUDACC__ is defined, and with names for what the tests put in the place of torch's own.
@@ -51,11 +52,7 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
-inline void require(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "block %u, thread %u: %s\n", blockIdx.x, threadIdx.x, what);
-  std::abort();
-}
+void require(bool holds, const char* what);
 
 // Whether memory is a thread's own: a GPU has it in registers.
 bool own(const void* at);
@@ -104,6 +101,7 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   unsigned arrived, moves;  // the threads' visits to barriers; all that any thread has achieved
+  std::string wrong;
   ucontext_t scheduler;
   std::function<void()> body;
 };
@@ -112,6 +110,13 @@ inline Block block;
 inline Thread& self() { return block.threads[threadIdx.x]; }
 inline bool own(const void* at) { return size_t(static_cast<const char*>(at) - self().stack.get()) < kStack; }
 inline void pause() { swapcontext(&self().context, &block.scheduler); }
+
+// Of what a thread does: it goes no further, and the launch throws.
+inline void require(bool holds, const char* what) {
+  if (holds) return;
+  block.wrong = "block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(threadIdx.x) + ": " + what;
+  pause();
+}
 
 inline void run_thread() {
   block.body();
@@ -138,9 +143,10 @@ inline void run_block() {
     for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) {
       if (self().left) continue;
       swapcontext(&block.scheduler, &self().context);
+      if (!block.wrong.empty()) throw std::runtime_error(std::exchange(block.wrong, ""));
       all_left &= self().left;
     }
-    require(all_left || block.moves != before, "threads wait for others that have left");
+    if (!all_left && block.moves == before) throw std::runtime_error("threads wait for others that have left");
   }
 }
 

@@ -132,6 +132,35 @@ def test_hard_reset_selects_after_infinity(place):
     assert v.tolist() == [torch.inf]
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=("float32", "bfloat16"))
+@pytest.mark.parametrize("options", (SOFT, HARD), ids=str)
+@pytest.mark.parametrize("shifted", ("x", "v0", "gs", "gv"))
+def test_anywhere_in_memory(shifted, options, dtype, place):
+    """Tensors that begin, and steps that lie, where no access of 16 bytes can reach."""
+    device, backend = place
+    options = {**options, "surrogate": fastlif.surrogate.Rectangle(1.5)}
+    inputs = {"x": torch.randn(19, 1024).to(dtype), "v0": torch.randn(1024)}
+    inputs |= {"gs": torch.randn(19, 1024).to(dtype), "gv": torch.randn(1024)}
+
+    def outcome(backend, device, place):
+        x, v0, gs, gv = (place(name, values.to(device)) for name, values in inputs.items())
+        outputs = fastlif.lif(x.requires_grad_(), v0.requires_grad_(), **options, backend=backend)
+        grads = torch.autograd.grad(outputs, (x, v0), (gs, gv))
+        return dict(zip(("spikes", "v", "dx", "dv0"), (*(o.detach() for o in outputs), *grads), strict=True))
+
+    def begins_late(name, values):
+        moved = torch.empty(values.numel() + 1, dtype=values.dtype, device=values.device)[1:].view_as(values)
+        return moved.copy_(values) if name == shifted else values
+
+    def has_gaps(name, values):
+        wider = torch.empty(len(values), 1025, dtype=values.dtype, device=values.device)[:, :1024]
+        return wider.copy_(values) if name == shifted else values
+
+    want = outcome("reference", "cpu", lambda name, values: values)
+    for away in (begins_late, has_gaps) if inputs[shifted].dim() == 2 else (begins_late,):
+        assert_same(outcome(backend, device, away), want)
+
+
 @pytest.mark.parametrize("options", (SOFT, {**HARD, **COMPACT}), ids=str)
 def test_threads_change_nothing(options, place):
     case = Case(options, (5, 200_003))

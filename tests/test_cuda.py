@@ -59,6 +59,13 @@ def test_nan_and_infinity(surrogate, reset, emulated):
     test_backends.test_nan_and_infinity(surrogate, reset, ("cpu", emulated))
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=("float32", "bfloat16"))
+@pytest.mark.parametrize("options", (SOFT, HARD), ids=str)
+@pytest.mark.parametrize("shifted", ("x", "v0", "gs", "gv"))
+def test_anywhere_in_memory(shifted, options, dtype, emulated):
+    test_backends.test_anywhere_in_memory(shifted, options, dtype, ("cpu", emulated))
+
+
 PLACES = (
     ((5, 2, 3, 4, 5), "contiguous"),  # 20 neurons a channel: packs of 4 share one, packs of 8 do not
     ((5, 2, 3, 4, 5), "channels_last"),
