@@ -128,7 +128,7 @@ def measure(shape: list[int], dtype: str, layout: str, device: str, repeats: int
             row |= failure(error)
     calls = {"copy": lambda: destination.copy_(y.detach())}
     calls |= {name: partial(step, net, y, gs) for name, net in nets.items()}
-    times = alternate(calls, device, tqdm(range(repeats), desc=own["title"], leave=False, file=sys.stderr))
+    times = alternate(calls, device, tqdm(range(repeats), desc=own["title"], leave=False, file=sys.stderr), ahead=True)
     return [row | ({"both": times[row["contender"]]} if row["contender"] in times else {}) for row in (copy, *rows)]
 
 

@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     source = torch.randint(256, (args.mib << 20,), dtype=torch.uint8, device=args.device)
     target = torch.empty_like(source)
-    times = alternate({"copy": lambda: target.copy_(source)}, args.device, range(args.repeats), warm_up=5)["copy"]
+    copies = {"copy": lambda: target.copy_(source)}
+    times = alternate(copies, args.device, range(args.repeats), warm_up=5, ahead=True)["copy"]
     clocks = None
     if args.device == "cuda":
         for _ in range(QUEUE):

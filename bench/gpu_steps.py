@@ -149,7 +149,9 @@ def tests(part: str, limit: float) -> Step:
         chosen += ("-p", "bench.gpu_examples", "--hypothesis-profile", "few") if part == "triton" else ()
     command = python("-m", "pytest", "-vv", "--tb=short", *TESTS, "-k", *chosen)  # a stopped run names what failed, too
     group = SANE if part in ("cuda", "triton") else ""
-    return Step(f"tests-{part}", command, limit, missing=needs("pytest", "hypothesis"), group=group)
+    own = {"OMP_NUM_THREADS": "1"}  # or every process's reference runs on all cores
+    needed = needs("pytest", "hypothesis")
+    return Step(f"tests-{part}", command, limit, missing=needed, group=group, environment=own)
 
 
 def sanitized(tool: str, reduced: bool) -> Step:

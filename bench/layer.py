@@ -110,7 +110,7 @@ def run_case(
     for direction in directions:
         calls = {"copy": copies[direction]} | {name: getattr(run, direction) for name, run in runs.items()}
         rounds = tqdm(range(repeats), desc=direction, leave=False, file=sys.stderr)
-        for name, times in alternate(calls, case.device, rounds).items():
+        for name, times in alternate(calls, case.device, rounds, ahead=True).items():
             (copy if name == "copy" else rows[name])[direction] = times
     if case.device == "cpu" and with_peak:
         for name in tqdm(runs, desc="peak memory", leave=False, file=sys.stderr):

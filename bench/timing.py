@@ -3,8 +3,11 @@
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
+
+HEAD_START = 2_000_000  # cycles: 1 ms
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:
@@ -16,10 +19,13 @@ def cpu_seconds(call: Callable[[], object]) -> float:
     return seconds
 
 
-def cuda_seconds(call: Callable[[], object]) -> float:
-    """Seconds of one call between two events, on an idle device."""
+def cuda_seconds(call: Callable[[], object], ahead: bool = False) -> float:
+    """Seconds of one call between two events, on an idle device; `ahead`: launched while the device still sleeps, as in
+    training the CPU runs ahead, so that a kernel's time is its own."""
     torch.cuda.synchronize()
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    if ahead:
+        torch.cuda._sleep(HEAD_START)
     start.record()
     result = call()
     stop.record()
@@ -28,14 +34,11 @@ def cuda_seconds(call: Callable[[], object]) -> float:
     return start.elapsed_time(stop) / 1e3
 
 
-CLOCKS = {"cpu": cpu_seconds, "cuda": cuda_seconds}
-
-
 def alternate(
-    calls: dict[str, Callable[[], object]], device: str, rounds: Iterable[int], warm_up: int = 2
+    calls: dict[str, Callable[[], object]], device: str, rounds: Iterable[int], warm_up: int = 2, ahead: bool = False
 ) -> dict[str, dict]:
     """Time every call once a round, each round starting with another one: {name: summary}."""
-    clock, names = CLOCKS[device], list(calls)
+    clock, names = cpu_seconds if device == "cpu" else partial(cuda_seconds, ahead=ahead), list(calls)
     for _ in range(warm_up):
         for name in names:
             clock(calls[name])

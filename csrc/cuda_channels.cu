@@ -160,7 +160,7 @@ template <class Body>
 void cuda_for_channels(const Body& body, const Parts& p, int device) {
   if (p.channels == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(device);
-  gpu::channels_kernel<<<unsigned(p.channels), gpu::kWarp, 0, current_stream(device)>>>(body, p);
+  gpu::channels_kernel<Body><<<unsigned(p.channels), gpu::kWarp, 0, current_stream(device)>>>(body, p);
   check_launch();
 }
 

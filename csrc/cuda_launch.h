@@ -1,4 +1,4 @@
-// From a problem to the kernel that runs it and its grid, for the GPU and for its twin on the host.
+// From a problem to the kernel that runs it and its grid.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What one thread of a GPU does: the time loops over its P neurons. Compiled for the host too, where the tests run it.
+// What one thread of a GPU does: the time loops over its P neurons.
 //
 // To reach a GPU's bandwidth, an SM must have some 30 KB under way (an H200's 132 SMs: 4.8 TB/s times 0.8 us). A thread
 // keeps kAhead steps' loads of 16 bytes under way, so 512 threads an SM are enough; with recomputation, up to 32 loads.

@@ -1,29 +1,21 @@
 // How a GPU's thread sees memory: packs of up to 16 bytes and their numbers, and the bytes of bits that threads of a
-// warp share. On the host the same by plain C++.
+// warp share.
 #pragma once
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_pipeline.h>
+
 #include <cmath>
-#include <cstring>
 #include <type_traits>
 
 #include "options.h"
 
-#ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_pipeline.h>
 #define FASTLIF_UNROLL _Pragma("unroll")
 #define FASTLIF_ROLLED _Pragma("unroll 1")
-#else
-#define FASTLIF_UNROLL
-#define FASTLIF_ROLLED
-#endif
 
 #define FASTLIF_TARGET gpu
 #include "neuron.h"
-#ifndef __CUDACC__
-#include "lanes.h"
-#endif
 #undef FASTLIF_TARGET
 
 namespace fastlif::gpu {
@@ -77,14 +69,27 @@ struct Pack {
   FASTLIF_INLINE void add_byte(int i, unsigned value) { words[i / kPerWord] |= Word(value << i % kPerWord * 8); }
 };
 
-#ifdef __CUDA_ARCH__
-
 template <class T>
 using Access = std::conditional_t<
     sizeof(T) % 16 == 0, uint4,
     std::conditional_t<sizeof(T) == 8, uint2,
                        std::conditional_t<sizeof(T) == 4, unsigned,
                                           std::conditional_t<sizeof(T) == 2, unsigned short, unsigned char>>>>;
+
+// Left in the caches: the next operator reads it.
+template <class T>
+FASTLIF_INLINE void store(void* to, const T& value) {
+  FASTLIF_UNROLL
+  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
+    static_cast<Access<T>*>(to)[i] = reinterpret_cast<const Access<T>*>(&value)[i];
+}
+
+template <int P>
+FASTLIF_INLINE void store_byte(uint8_t* to, unsigned bits, int64_t first) {
+  if (P == 8 || unsigned(first) % 8 == 0) *to = uint8_t(bits);
+}
+
+#ifdef __CUDA_ARCH__
 
 // Read once: the first to be evicted from caches.
 template <class T>
@@ -104,14 +109,6 @@ __device__ __forceinline__ T look_up(const void* from) {
   for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
     reinterpret_cast<Access<T>*>(&to)[i] = __ldg(static_cast<const Access<T>*>(from) + i);
   return to;
-}
-
-// Left in the caches: the next operator reads it.
-template <class T>
-__device__ __forceinline__ void store(void* to, const T& value) {
-  FASTLIF_UNROLL
-  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
-    static_cast<Access<T>*>(to)[i] = reinterpret_cast<const Access<T>*>(&value)[i];
 }
 
 template <class F, class E, int P>
@@ -174,75 +171,32 @@ __device__ __forceinline__ void wait_for_copies() {
   __pipeline_wait_prior(0);
 }
 
-#else
-
-template <class T>
-FASTLIF_INLINE T load(const void* from) {
-  T to;
-  std::memcpy(&to, from, sizeof(T));
-  return to;
-}
-
-template <class T>
-FASTLIF_INLINE T look_up(const void* from) {
-  return load<T>(from);
-}
-
-template <class T>
-FASTLIF_INLINE void store(void* to, const T& value) {
-  std::memcpy(to, &value, sizeof(T));
-}
-
-#ifdef __CUDACC__
-template <class F, class E, int P>
-FASTLIF_INLINE Numbers<F, P> widen(const Pack<E, P>&);
-template <class E, class F, int P>
-FASTLIF_INLINE Pack<E, P> narrow(const Numbers<F, P>&);
-#else
-template <class F, class E, int P>
-Numbers<F, P> widen(const Pack<E, P>& from) {
-  E elements[P];
-  std::memcpy(elements, &from, sizeof(from));
-  Numbers<F, P> to;
-  for (int i = 0; i < P; ++i) to.at[i] = load<1>(elements + i, 1)[0];
-  return to;
-}
-
-template <class E, class F, int P>
-Pack<E, P> narrow(const Numbers<F, P>& from) {
-  E elements[P];
-  for (int i = 0; i < P; ++i) elements[i] = bits_as<E>(narrow<1>(Vec<F, 1>{from.at[i]}, E{}));
-  return bits_as<Pack<E, P>>(elements);
-}
-#endif
-
-template <class T>
-FASTLIF_INLINE void copy_ahead(void* to, const void* from) {
-  store(to, load<T>(from));
-}
-FASTLIF_INLINE void wait_for_copies() {}
-
-#endif
-
 // A byte of bits belongs to 8 / P neighbouring threads, which put their P bits together, in the low byte and the second
-// one alike; the first thread stores. The host runs a warp's threads in turn, so there each adds its own.
+// one alike; the first thread stores.
 template <int P>
-FASTLIF_INLINE unsigned in_byte(unsigned bits, int64_t first) {
+__device__ __forceinline__ unsigned in_byte(unsigned bits, int64_t first) {
   bits <<= unsigned(first) % 8;
-#ifdef __CUDA_ARCH__
   FASTLIF_UNROLL
   for (int distance = 1; distance < 8 / P; distance *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, distance);
-#endif
   return bits;
 }
 
+#else  // nvcc reads what calls them for the host, too
+
+template <class T>
+__host__ __device__ T load(const void*);
+template <class T>
+__host__ __device__ T look_up(const void*);
+template <class F, class E, int P>
+__host__ __device__ Numbers<F, P> widen(const Pack<E, P>&);
+template <class E, class F, int P>
+__host__ __device__ Pack<E, P> narrow(const Numbers<F, P>&);
+template <class T>
+__host__ __device__ void copy_ahead(void*, const void*);
+__host__ __device__ void wait_for_copies();
 template <int P>
-FASTLIF_INLINE void store_byte(uint8_t* to, unsigned bits, int64_t first) {
-#ifdef __CUDA_ARCH__
-  if (P == 8 || unsigned(first) % 8 == 0) *to = uint8_t(bits);
-#else
-  *to = uint8_t(unsigned(first) % 8 == 0 ? bits : *to | bits);
+__host__ __device__ unsigned in_byte(unsigned, int64_t);
+
 #endif
-}
 
 }  // namespace fastlif::gpu

@@ -57,12 +57,9 @@ struct Scratch {
  private:
   template <class T>
   static FASTLIF_INLINE T get(const char* from) {
-#ifdef __CUDA_ARCH__
+    static_assert(sizeof(T) == sizeof(Access<T>));
     const Access<T> word = *reinterpret_cast<const Access<T>*>(from);
     return reinterpret_cast<const T&>(word);
-#else
-    return load<T>(from);
-#endif
   }
 };
 

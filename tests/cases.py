@@ -217,6 +217,6 @@ def assert_same(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor], tol
 
 
 def tolerance(case: Case) -> float:
-    """Backends differ in exp alone."""
+    """Backends differ in exp alone, and where that rounds a gradient of 16 bits to its neighbour."""
     surrogate = case.options.get("surrogate", ("triangle",))
-    return 1e-6 if surrogate[0] == "sigmoid" else 0.0
+    return max(1e-6, torch.finfo(case.dtype).eps * (case.dtype.itemsize < 4)) if surrogate[0] == "sigmoid" else 0.0

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from cases import CASES, COMPACT, HARD, LAYOUTS, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
+from cases import CASES, COMPACT, HARD, LAYOUTS, RESETS, SOFT, SURROGATES, Case, assert_same, norm_error, run, tolerance
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +33,9 @@ def test_missing(name):
 def check(case: Case, place):
     device, backend = place
     got, want = run(case, backend, device), run(case, "reference")
+    if device == "cuda" and case.layout == "expanded":  # torch sums dx over the steps in another order there
+        assert norm_error(got["dleaf"].cpu(), want["dleaf"]) <= 4 * torch.finfo(case.dtype).eps
+        want["dleaf"] = got["dleaf"]
     summed = device == "cuda" and case.dtype == torch.float64 and case.learned in ("scalar", "channel")
     assert_same(got, want, max(tolerance(case), 1e-12 * summed))  # a GPU sums over neurons in another order
     assert_same(run(case, backend, device), got)
@@ -107,7 +110,7 @@ def test_nan_and_infinity(surrogate, reset, place):
         name, *numbers = surrogate
         options = dict(**reset, surrogate=fastlif.surrogate.BY_NAME[name](*numbers), state=state, backend=backend)
         spikes, v = fastlif.lif(x, **options)
-        g = torch.linspace(-1, 1, x.numel(), device=device).view_as(x)
+        g = torch.linspace(-1, 1, x.numel()).to(device).view_as(x)  # rounded otherwise on a GPU
         (gx,) = torch.autograd.grad((spikes, v), x, (g, torch.ones_like(v)))
         return {"spikes": spikes.detach(), "v": v.detach(), "dx": gx}
 
@@ -115,7 +118,7 @@ def test_nan_and_infinity(surrogate, reset, place):
         got, want = outcome(backend, device, state), outcome("reference", "cpu", state)
         for name in want:
             close = (
-                {"rtol": 1e-6, "atol": 1e-12} if name == "dx" and surrogate[0] == "sigmoid" else {"rtol": 0, "atol": 0}
+                {"rtol": 1e-5, "atol": 1e-12} if name == "dx" and surrogate[0] == "sigmoid" else {"rtol": 0, "atol": 0}
             )
             torch.testing.assert_close(got[name].cpu(), want[name], equal_nan=True, **close)
 
@@ -127,6 +130,35 @@ def test_hard_reset_selects_after_infinity(place):
     assert spikes.flatten().tolist() == [1, 0, 1] and v.tolist() == [0]
     _, v = fastlif.lif(x, reset="soft", backend=backend)
     assert v.tolist() == [torch.inf]
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=("float32", "bfloat16"))
+@pytest.mark.parametrize("options", (SOFT, HARD), ids=str)
+@pytest.mark.parametrize("shifted", ("x", "v0", "gs", "gv"))
+def test_anywhere_in_memory(shifted, options, dtype, place):
+    """Tensors that begin, and steps that lie, where no access of 16 bytes can reach."""
+    device, backend = place
+    options = {**options, "surrogate": fastlif.surrogate.Rectangle(1.5)}
+    inputs = {"x": torch.randn(19, 1024).to(dtype), "v0": torch.randn(1024)}
+    inputs |= {"gs": torch.randn(19, 1024).to(dtype), "gv": torch.randn(1024)}
+
+    def outcome(backend, device, place):
+        x, v0, gs, gv = (place(name, values.to(device)) for name, values in inputs.items())
+        outputs = fastlif.lif(x.requires_grad_(), v0.requires_grad_(), **options, backend=backend)
+        grads = torch.autograd.grad(outputs, (x, v0), (gs, gv))
+        return dict(zip(("spikes", "v", "dx", "dv0"), (*(o.detach() for o in outputs), *grads), strict=True))
+
+    def begins_late(name, values):
+        moved = torch.empty(values.numel() + 1, dtype=values.dtype, device=values.device)[1:].view_as(values)
+        return moved.copy_(values) if name == shifted else values
+
+    def has_gaps(name, values):
+        wider = torch.empty(len(values), 1025, dtype=values.dtype, device=values.device)[:, :1024]
+        return wider.copy_(values) if name == shifted else values
+
+    want = outcome("reference", "cpu", lambda name, values: values)
+    for away in (begins_late, has_gaps) if inputs[shifted].dim() == 2 else (begins_late,):
+        assert_same(outcome(backend, device, away), want)
 
 
 @pytest.mark.parametrize("options", (SOFT, {**HARD, **COMPACT}), ids=str)

@@ -1,52 +1,28 @@
-"""The CUDA kernels without a GPU: their threads, run on the host, against the reference, bit for bit."""
+"""The CUDA kernels without a GPU: emulated by tests/emulation.h, against the reference, bit for bit."""
 
-import os
-import subprocess
-import sysconfig
 from itertools import product
-from pathlib import Path
 from random import Random
 
 import pytest
 import test_backends
 import torch
 from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
+from emulation import Emulated
 from hypothesis import given
 
 import fastlif
 from fastlif import batch_norm
 from fastlif.functional import run_emitting
-from fastlif.ops import backends, native
+from fastlif.ops import backends
 from fastlif.ops.state import Keep, Layout
-
-CSRC = Path(__file__).parent.parent / "csrc"
-TORCH = Path(torch.__file__).parent
-MACROS = ["-DPy_LIMITED_API=0x030B0000", "-DTORCH_TARGET_VERSION=0x020B000000000000"]
-INCLUDES = [f"-I{path}" for path in (CSRC, TORCH / "include", sysconfig.get_path("include"))]
-
-
-class Twin(native.Native):
-    """csrc/twin.cpp as a backend: the library and its namespace under another name, in the place of the CPU's loops."""
-
-    def __init__(self, library: Path):
-        flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-shared", "-Dfastlif=fastlif_twin"]
-        sources = [CSRC / "module.cpp", CSRC / "twin.cpp"]
-        libraries = [f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
-        compiler = os.environ.get("CXX", "c++").split()
-        subprocess.run([*compiler, *flags, *MACROS, *INCLUDES, *sources, *libraries, "-o", library], check=True)
-        torch.ops.load_library(library)
-        super().__init__("cpu", "fastlif_twin")
-
-    def reasons(self, device, dtype):
-        return []
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory):
-    backend = Twin(tmp_path_factory.mktemp("twin") / "twin.so")
+def emulated(tmp_path_factory):
+    backend = Emulated(tmp_path_factory.mktemp("emulated"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backends.BACKENDS, "twin", backend)
-        yield "twin"
+        patch.setitem(backends.BACKENDS, "emulated", backend)
+        yield "emulated"
 
 
 PACKS = [
@@ -68,19 +44,26 @@ PACKS = [
 
 
 @pytest.mark.parametrize("case", [*CASES, *PACKS], ids=str)
-def test_threads_on_the_host(case, twin):
-    assert_same(run(case, twin), run(case, "reference"), tolerance(case))
+def test_table(case, emulated):
+    assert_same(run(case, emulated), run(case, "reference"), tolerance(case))
 
 
 @given(case=test_backends.random_cases())
-def test_random_threads(case, twin):
-    assert_same(run(case, twin), run(case, "reference"), tolerance(case))
+def test_random(case, emulated):
+    assert_same(run(case, emulated), run(case, "reference"), tolerance(case))
 
 
 @pytest.mark.parametrize("reset", RESETS, ids=("soft", "delayed", "hard", "none"))
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: "-".join(map(str, s)))
-def test_nan_and_infinity(surrogate, reset, twin):
-    test_backends.test_nan_and_infinity(surrogate, reset, ("cpu", twin))
+def test_nan_and_infinity(surrogate, reset, emulated):
+    test_backends.test_nan_and_infinity(surrogate, reset, ("cpu", emulated))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=("float32", "bfloat16"))
+@pytest.mark.parametrize("options", (SOFT, HARD), ids=str)
+@pytest.mark.parametrize("shifted", ("x", "v0", "gs", "gv"))
+def test_anywhere_in_memory(shifted, options, dtype, emulated):
+    test_backends.test_anywhere_in_memory(shifted, options, dtype, ("cpu", emulated))
 
 
 PLACES = (
@@ -149,10 +132,10 @@ def run_normal(backend, place, dtype, options, learned, per_channel, training, r
 @pytest.mark.parametrize("truncate", (None, 3, (4, 2)), ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("place", PLACES, ids=lambda p: f"{'x'.join(map(str, p[0]))}-{p[1]}")
-def test_batch_norm(place, dtype, truncate, twin):
+def test_batch_norm(place, dtype, truncate, emulated):
     for index in range(6):
         call = normal(index, place, dtype, truncate)
-        assert_same(run_normal(twin, *call), run_normal("reference", *call))
+        assert_same(run_normal(emulated, *call), run_normal("reference", *call))
 
 
 FORMATS = {
@@ -168,7 +151,7 @@ FORMATS = {
 @pytest.mark.parametrize("keep", FORMATS)
 @pytest.mark.parametrize("truncate", (None, (4, 2)), ids=str)
 @pytest.mark.parametrize("shape", ((5, 24), (18, 12), (7, 3, 7), (3, 1)), ids=str)
-def test_emitted_bits(shape, truncate, keep, twin):
+def test_emitted_bits(shape, truncate, keep, emulated):
     """The spikes again, a bit each, and the gradients that these drive, whatever else is kept."""
     named, needs_grad = FORMATS[keep]
     named = {"decay": 0.6, "truncate": truncate, **named}
@@ -177,7 +160,7 @@ def test_emitted_bits(shape, truncate, keep, twin):
     for dtype in DTYPES:
         x = (torch.randn(shape) * 0.9 + 0.4).to(dtype).requires_grad_(needs_grad)
         found = []
-        for backend in (twin, "reference"):
+        for backend in (emulated, "reference"):
             spikes, v, bits = run_emitting(neuron, x, backend=backend)
             outcome = {"spikes": spikes.detach(), "v": v.detach(), "bits": bits}
             if needs_grad:
@@ -186,10 +169,28 @@ def test_emitted_bits(shape, truncate, keep, twin):
         assert_same(*found)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("shape", ((1, 1), (3, 8), (5, 13), (4, 256), (2, 4099), (3, 0)), ids=str)
+def test_spikes_as_bits_and_back(shape, dtype, emulated):
+    """Also rows that do not lie one behind the other, and beside what is neither 0 nor 1."""
+    operators = backends.BACKENDS[emulated].operators
+    for space in (0, 3, 16):
+        x = (torch.rand(shape[0], shape[1] + space) < 0.3).to(dtype)[:, : shape[1]]
+        plane = torch.full((shape[0], (shape[1] + 7) // 8 + space), 255, dtype=torch.uint8)[:, : (shape[1] + 7) // 8]
+        operators.pack_bits(x, plane)
+        assert plane.equal(torch.ops.fastlif.pack_spikes(x.contiguous(), shape[0]))
+        again = torch.full((shape[0], shape[1] + space), torch.nan, dtype=dtype)
+        operators.unpack_bits(plane, again[:, : shape[1]])
+        assert again[:, : shape[1]].equal(x) and again[:, shape[1] :].isnan().all()
+    x = torch.tensor([[0.0, -0.0, torch.nan, -torch.inf, 2**-14, -1.0]], dtype=dtype)
+    operators.pack_bits(x, plane := torch.empty(1, 1, dtype=torch.uint8))
+    assert plane.item() == 0b111100
+
+
 @pytest.mark.parametrize("reset", RESETS, ids=("soft", "delayed", "hard", "none"))
 @pytest.mark.parametrize("truncate", (None, (20, 18)), ids=str)
 @pytest.mark.parametrize("shape", ((37, 24), (18, 12), (20, 21)), ids=str)
-def test_bits_drive_backward(shape, truncate, reset, twin):
+def test_bits_drive_backward(shape, truncate, reset, emulated):
     """Also where they are not the spikes of the membranes as recomputed."""
     neuron = fastlif.Neuron(decay=0.6, surrogate="atan", truncate=truncate, **reset)
     for dtype in DTYPES:
@@ -200,7 +201,7 @@ def test_bits_drive_backward(shape, truncate, reset, twin):
         _, _, state, _ = torch.ops.fastlif.lif_forward(x, *call)
         other = torch.randint(256, (shape[0], layout.plane), dtype=torch.uint8)
         found = []
-        for bits, backend in ((other, twin), (other, "cpu"), (other, "reference"), (None, "reference")):
+        for bits, backend in ((other, emulated), (other, "cpu"), (other, "reference"), (None, "reference")):
             grads = torch.ops.fastlif.lif_backward(
                 gs, gv, x if layout.schedule.whole else None, v0, torch.tensor(0.6, dtype=layout.compute), None, None,
                 state, bits, shape, x.stride(), dtype, neuron.values, neuron.options, int(Keep.INPUT),

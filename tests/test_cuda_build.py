@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
-from test_cuda import CSRC, INCLUDES, MACROS, TORCH
+from emulation import CSRC, INCLUDES, MACROS, STANDINS, TORCH
 
 ROOT = CSRC.parent
 CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
@@ -41,11 +41,11 @@ def objects(tmp_path_factory):
         patch.setattr(setuptools, "setup", lambda **_: None)
         recipe = runpy.run_path("setup.py")
         extension = recipe["extension"]
-        extension.include_dirs += [str(TORCH / "include"), "csrc"]
-        extension.define_macros += [("FASTLIF_CUDA", None), ("USE_CUDA", None)]
+        extension.include_dirs = [str(TORCH / "include"), "csrc"]
+        extension.define_macros = [recipe["TARGET"], *recipe["CUDA_MACROS"]]
         build = recipe["Build"](setuptools.Distribution())
-        build.build_temp = str(folder)
-        paths = build.cuda_objects(NVCC, extension)
+        build.extensions, build.build_temp = [extension], str(folder)
+        paths = [build.cuda_object(NVCC, str(source)) for source in sorted(CSRC.glob("*.cu"))]
     return {Path(path).name.removesuffix(".cu.o"): path for path in paths}
 
 
@@ -79,7 +79,7 @@ def sizes(kernel: list[str], access: str) -> list[str]:
     return [op.removeprefix(access) for op in kernel if op.startswith(access)]
 
 
-@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
+@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward", "cuda_channels"))
 def test_nothing_spills(objects, which):
     """And registers leave an SM its threads: 512, or as many as shared memory holds (288) with a channel a neuron."""
     usage = dump(objects[which], "-res-usage")
@@ -135,15 +135,7 @@ def test_nothing_is_fused_in_the_forward_loop(objects, types):
         assert not [op for op in forward if op.startswith("FFMA") or re.match(r"F(ADD|MUL|SETP)\b.*FTZ", op)]
 
 
-STANDINS = """
-#include "run.h"
-void fastlif::cpu_run(const Forward&, Type, Type) {}
-void fastlif::cpu_run(const Backward&, Type, Type) {}
-void fastlif::cpu_channel_sums(const ChannelSums&, Type) {}
-void fastlif::cpu_finish(const Backward&, Type) {}
-const char* fastlif::cpu_instruction_set() { return ""; }
-extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void**) { return 1; }
-"""
+STREAM = 'extern "C" int32_t aoti_torch_get_current_cuda_stream(int32_t, void**) { return 1; }'
 LOAD = """
 import sys, torch
 torch.ops.load_library(sys.argv[1])
@@ -153,13 +145,13 @@ print(torch._C._dispatch_has_kernel_for_dispatch_key("fastlif::native_backward",
 
 def test_the_extension_loads(objects, tmp_path):
     """module.cpp for CUDA and the kernels miss nothing but the one function that only torch's build for CUDA has."""
-    (tmp_path / "standins.cpp").write_text(STANDINS)
+    (tmp_path / "standins.cpp").write_text(STANDINS + STREAM)
     runtime = CUDA / "lib64"
     command = [
         *os.environ.get("CXX", "c++").split(), "-std=c++20", "-O0", "-fPIC", "-shared", "-DFASTLIF_CUDA", "-DUSE_CUDA",
-        *MACROS, *INCLUDES, CSRC / "module.cpp", tmp_path / "standins.cpp", *objects.values(), f"-L{TORCH / 'lib'}",
-        "-ltorch", "-ltorch_cpu", "-lc10", f"-L{runtime}", f"-Wl,-rpath,{runtime}", "-Wl,-z,now", "-lcudart", "-o",
-        tmp_path / "extension.so",
+        *MACROS, *INCLUDES, *(path for path in CSRC.glob("*.cpp") if not path.stem.startswith("cpu")),
+        tmp_path / "standins.cpp", *objects.values(), f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10",
+        f"-L{runtime}", f"-Wl,-rpath,{runtime}", "-Wl,-z,now", "-lcudart", "-o", tmp_path / "extension.so",
     ]  # fmt: skip
     subprocess.run(command, check=True)
     load = [sys.executable, "-c", LOAD, tmp_path / "extension.so"]

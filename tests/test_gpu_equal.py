@@ -1,7 +1,9 @@
 """What tests/test_backends.py does not ask of a backend: every dtype, batch norm and bits; and of a GPU, repeated runs,
 captured graphs, streams side by side and more than 2^31 elements. All bit for bit."""
 
+import tempfile
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,9 +140,18 @@ def test_two_streams_at_once(gpu):
     assert all(same(got, want[i]) for i, got in found[0] + found[1])
 
 
+@pytest.fixture
+def alone():
+    """Nobody else's test of this kind at the same time: each takes a good part of a GPU's memory."""
+    fcntl = pytest.importorskip("fcntl")
+    with (Path(tempfile.gettempdir()) / "fastlif-memory.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.mark.parametrize("keep", ("bits", "code", "input"))
 @pytest.mark.parametrize("steps", (1, 3))
-def test_more_elements_than_32_bits_count(steps, keep, gpu):
+def test_more_elements_than_32_bits_count(steps, keep, gpu, alone):
     """Slices of neurons of the whole against the same slices alone; the last ones lie beyond 2^31."""
     neurons = HUGE // steps // 8 * 8
     needed = (

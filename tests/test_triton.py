@@ -282,6 +282,15 @@ def test_compiled_mixed_and_double(learned, launches, tmp_path):
         assert not re.findall(r"fma\.rn|\.ftz|div\.full|div\.approx|(?:add|sub|mul)\.f(?:32|64)", ptx)
 
 
+@pytest.mark.parametrize("variant", ("triangle", "truncated", "bits", "spikes", "code"))
+def test_compiled_without_steps(variant, launches, tmp_path):
+    """T = 0 compiles, too: what the loop over time would read of the state must be there, if empty."""
+    options, learned, _ = VARIANTS[variant]
+    launch(options, F32, learned, steps=0)
+    for kernel, arguments in launches:
+        compiled(kernel, arguments, tmp_path / "cubin")
+
+
 def test_no_compilation_per_size(launches):
     """Every T beyond the few held in registers, and every N of one divisibility, run the same binary."""
     seen = set()

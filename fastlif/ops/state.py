@@ -165,5 +165,5 @@ class Layout:
 
     def rows_of(self, state: torch.Tensor) -> torch.Tensor:
         """The rows, [rows, ...]: uint8, or x's dtype where they are copies of it."""
-        rows = state[self.rows_at :]
-        return (rows.view(self.x_dtype) if self.copies_x else rows).view(self.schedule.rows, -1)
+        rows = state[self.rows_at :].view(self.schedule.rows, self.row_bytes)
+        return rows.view(self.x_dtype) if self.copies_x else rows

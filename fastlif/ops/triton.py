@@ -80,7 +80,7 @@ def common(call: Call) -> dict:
         "bits": call.bits,
         "v0": call.v0,
         "borders": call.borders if call.keep == Keep.INPUT else None,
-        "rows": call.rows if call.layout.row_bytes and call.steps else None,
+        "rows": call.rows if call.layout.row_bytes else None,
         "T": call.steps,
         "N": call.layout.neurons,
         "k1": k1,
@@ -119,8 +119,10 @@ def backward_arguments(call: BackwardCall) -> dict:
     steps = HELD if call.keep == Keep.INPUT and arguments["k2"] > GROUP and not crowded else GROUP
     if call.layout.copies_x:
         x, x_stride, arguments["rows"] = arguments["rows"], call.layout.neurons, None
-    else:
+    elif call.steps:
         x, x_stride = call.x, 0 if call.x is None else call.x.stride(0)
+    else:  # nobody reads it, but the kernel's loop over no steps is compiled
+        x, x_stride = arguments["borders"], 0
     arguments |= dict(zip(call.TOTALS, call.totals, strict=True))
     return arguments | {
         "gs": call.gs,
