@@ -27,11 +27,6 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
-#define FASTLIF_TARGET on_host
-#include "options.h"
-#include "lanes.h"
-#undef FASTLIF_TARGET
-
 #define __CUDACC__
 #define __CUDA_ARCH__ 900
 #define __host__
@@ -42,6 +37,11 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __align__(bytes) __attribute__((aligned(bytes)))
+
+#define FASTLIF_TARGET on_host
+#include "options.h"
+#include "lanes.h"
+#undef FASTLIF_TARGET
 
 using std::min;
 
