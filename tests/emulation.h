@@ -156,6 +156,9 @@ auto on(Kernel kernel, unsigned blocks, unsigned threads, int, void*) {
   return [=](const auto&... arguments) {
     block.body = [&] { kernel(arguments...); };
     block.threads.resize(threads);
+#ifdef VALGRIND_STACK_REGISTER
+    for (Thread& thread : block.threads) VALGRIND_STACK_REGISTER(thread.stack.get(), thread.stack.get() + kStack);
+#endif
     block.warps.resize((threads + kWarp - 1) / kWarp);
     blockDim.x = threads;
     gridDim.x = blocks;
