@@ -27,11 +27,6 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
-#define FASTLIF_TARGET on_host
-#include "options.h"
-#include "lanes.h"
-#undef FASTLIF_TARGET
-
 #define __CUDACC__
 #define __CUDA_ARCH__ 900
 #define __host__
@@ -42,6 +37,11 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __align__(bytes) __attribute__((aligned(bytes)))
+
+#define FASTLIF_TARGET on_host
+#include "options.h"
+#include "lanes.h"
+#undef FASTLIF_TARGET
 
 using std::min;
 
@@ -156,6 +156,9 @@ auto on(Kernel kernel, unsigned blocks, unsigned threads, int, void*) {
   return [=](const auto&... arguments) {
     block.body = [&] { kernel(arguments...); };
     block.threads.resize(threads);
+#ifdef VALGRIND_STACK_REGISTER
+    for (Thread& thread : block.threads) VALGRIND_STACK_REGISTER(thread.stack.get(), thread.stack.get() + kStack);
+#endif
     block.warps.resize((threads + kWarp - 1) / kWarp);
     blockDim.x = threads;
     gridDim.x = blocks;
