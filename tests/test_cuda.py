@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 import test_backends
+import test_channels
 import torch
 from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
 from emulation import Emulated
@@ -13,7 +14,8 @@ from hypothesis import given
 import fastlif
 from fastlif import batch_norm
 from fastlif.functional import run_emitting
-from fastlif.ops import backends
+from fastlif.ops import backends, channels
+from fastlif.ops.call import channel_stride, matrix
 from fastlif.ops.state import Keep, Layout
 
 
@@ -136,6 +138,42 @@ def test_batch_norm(place, dtype, truncate, emulated):
     for index in range(6):
         call = normal(index, place, dtype, truncate)
         assert_same(run_normal(emulated, *call), run_normal("reference", *call))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("squares", (True, False))
+@pytest.mark.parametrize(("shape", "layout"), test_channels.LAYOUTS, ids=str)
+def test_sums_over_channels(shape, layout, squares, dtype, emulated):
+    """In any number of parts; the same bits every time."""
+    y = test_channels.steps(shape, layout, dtype)
+    add, inner = backends.BACKENDS[emulated].operators.native_channel_sums, channel_stride(y.shape, y.stride())
+    for count in (1, 3, 40):
+        parts = [torch.full((count, 2, shape[2]), torch.nan, dtype=torch.float64) for _ in range(2)]
+        for found in parts:
+            add(matrix(y), inner, found if squares else found[:, 1:])
+        torch.testing.assert_close(parts[0][:, 1 - squares :].sum(0), test_channels.right(y)[: 1 + squares])
+        assert parts[0][:, 1 - squares :].equal(parts[1][:, 1 - squares :])
+
+
+@pytest.mark.parametrize("compute", (torch.float32, torch.float64))
+@pytest.mark.parametrize("parts", (1, 3, 70))
+def test_formulas_of_batch_norm(parts, compute, emulated):
+    """From sums in parts, which a warp adds up."""
+    operators = backends.BACKENDS[emulated].operators
+    sums = torch.rand(parts, 2, 11, dtype=torch.float64) + torch.tensor([[1.0], [9.0]], dtype=torch.float64)
+    total, squares = sums.sum(0)
+    count = torch.tensor([60.0 * parts], dtype=torch.float64)
+    operators.native_statistics(sums, count.item(), 1e-5, found := torch.empty(3, 11, dtype=compute))
+    moments = total, (squares - total * total / count).clamp(min=0)
+    torch.testing.assert_close(found, torch.stack(channels.from_moments(*moments, count, 1e-5, compute)))
+    weight, bias, mean, inverse = torch.randn(4, 11, dtype=compute)
+    for own in ((weight, bias), (weight, None), (None, bias), (None, None)):
+        operators.native_affine(*own, mean, inverse, found := torch.empty(2, 11, dtype=compute))
+        assert found.equal(torch.stack(channels.affine(*own, mean, inverse, False)))
+    found = [torch.empty(11, dtype=compute) for _ in range(4)]
+    operators.native_gradients(sums, count.item(), inverse, weight, *found)
+    want = channels.gradients(sums, count.item(), inverse, weight, False)
+    torch.testing.assert_close(found, list(want))
 
 
 FORMATS = {
