@@ -1,13 +1,26 @@
 """The Triton kernels with batch norm before the neuron and with spikes as bits: as test_triton.py tests the others."""
 
 import pytest
+import test_channels
 import torch
 from cases import DELAYED, HARD, SOFT, Case, make_params, make_x, tolerance
-from test_triton import ALL, ATAN, BF16, F16, F32, F64, assert_lean, interpret, interpreted, launches  # noqa: F401
+from test_triton import (
+    ALL,
+    ATAN,
+    BF16,
+    F16,
+    F32,
+    F64,
+    INTERPRETER,
+    assert_lean,
+    compiled,
+    interpret,
+)  # fmt: skip
 
 from fastlif import batch_norm, ops
 from fastlif.neuron import Neuron
 from fastlif.ops import state
+from fastlif.ops.call import channel_stride, matrix
 from fastlif.surrogate import BY_NAME
 
 DETACHED = {**HARD, "detach_reset": True}
@@ -104,6 +117,19 @@ def emitted(options, backend):
     return found
 
 
+def channel_sums(place, dtype, backend):
+    """Sums over channels in parts, with squares and without."""
+    y = test_channels.steps(*place, dtype)
+    parts = torch.full((3, 2, place[0][2]), torch.nan, dtype=F64)
+    if backend != "triton":
+        return {"sums": test_channels.right(y)}
+    inner = channel_stride(y.shape, y.stride())
+    ops.triton.channel_sums(matrix(y), inner, alone := parts[:, 1:].clone())
+    ops.triton.channel_sums(matrix(y), inner, parts)
+    assert alone[:, 0].equal(parts[:, 0])
+    return {"sums": parts.sum(0)}
+
+
 def checks():
     """name -> (function of the backend, tolerance of its gradients)."""
     found = {}
@@ -120,11 +146,14 @@ def checks():
         for windows in (None, (18, 3)):
             o = {**options, "truncate": windows}
             found[f"emitted: {o}"] = (lambda backend, o=o: emitted(o, backend), 0)
+    for number, place in enumerate(test_channels.LAYOUTS):
+        for dtype in (F32, (F64, BF16, F16)[number % 3]):
+            found[f"sums: {place} {dtype}"] = (lambda backend, a=(place, dtype): channel_sums(*a, backend), 1e-12)
     return found
 
 
 @pytest.mark.parametrize("name", checks())
-def test_interpreted(name, interpreted):  # noqa: F811
+def test_interpreted(name, interpreted):
     assert interpreted[name] is None, interpreted[name]
 
 
@@ -155,12 +184,29 @@ def launch(options, learned, emit, dtype):
 
 @pytest.mark.parametrize("dtype", (F32, BF16), ids=("float32", "bfloat16"))
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_compiled(variant, dtype, launches, tmp_path):  # noqa: F811
+def test_compiled(variant, dtype, launches, tmp_path):
     options, learned, emit = VARIANTS[variant]
     launch(options, learned, emit, dtype)
     assert [arguments.get("gx") is None for _, arguments in launches] == [True, True, False]  # forward, sums, gradient
     for kernel, arguments in launches:  # 4 bytes of channels' numbers before the loop, a byte of bits
         assert_lean(kernel, arguments, {"32", "8"} if emit else {"32"}, tmp_path / "cubin")
+
+
+@pytest.mark.skipif(INTERPRETER, reason="TRITON_INTERPRET=1 stands in the environment: kernels are not compiled")
+@pytest.mark.parametrize("dtype", (F32, BF16), ids=("float32", "bfloat16"))
+@pytest.mark.parametrize("inner", (1, 49, 4096))
+@pytest.mark.parametrize("squares", (True, False))
+def test_sums_compiled(squares, inner, dtype, monkeypatch, tmp_path):
+    """No spills; sums rounded as written."""
+    kernel, arguments = ops.triton.load()[0][2], {}
+
+    def launch(*values, num_warps, enable_fp_fusion):
+        arguments.update(zip(kernel.arg_names, values, strict=True))
+
+    monkeypatch.setattr(ops.triton, "load", lambda: ((None, None, {(4, 2 if inner == 1 else 64): launch}), None))
+    ops.triton.channel_sums(torch.empty(8, 64 * inner, dtype=dtype), inner, torch.empty(4, 1 + squares, 64, dtype=F64))
+    ptx, _, spilled = compiled(kernel, arguments, tmp_path / "cubin")
+    assert spilled == 0 and "fma.rn.f64" not in ptx
 
 
 if __name__ == "__main__":
