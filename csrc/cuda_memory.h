@@ -76,6 +76,9 @@ using Access = std::conditional_t<
                        std::conditional_t<sizeof(T) == 4, unsigned,
                                           std::conditional_t<sizeof(T) == 2, unsigned short, unsigned char>>>>;
 
+// a / b of what is not negative, mostly in 32 bits.
+FASTLIF_INLINE int64_t quotient(int64_t a, int64_t b) { return (a | b) >> 32 == 0 ? uint32_t(a) / uint32_t(b) : a / b; }
+
 // Left in the caches: the next operator reads it.
 template <class T>
 FASTLIF_INLINE void store(void* to, const T& value) {

@@ -1,60 +1,83 @@
-// Spikes into planes of bits and back on a GPU: a thread for each byte of the plane.
+// Spikes into planes of bits and back on a GPU: a thread for P of them, which 8 / P threads put into a byte together.
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <algorithm>
-
+#include "cuda_memory.h"
 #include "cuda_stream.h"
 #include "planes.h"
 
-namespace fastlif {
-namespace {
+namespace fastlif::gpu {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = 1 << 16;
 
-template <class U>
-__global__ void pack_kernel(Plane<U> p) {
-  const int64_t width = (p.neurons + 7) / 8, step = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows * width; i += step) {
-    const int64_t row = i / width, byte = i % width, count = min(int64_t(8), p.neurons - 8 * byte);
-    const U* values = p.values + row * p.values_stride + 8 * byte;
-    unsigned bits = 0;
-    for (int k = 0; k < count; ++k) bits |= unsigned(U(values[k] << 1) != 0) << k;  // -0 is 0
-    p.bits[row * p.bits_stride + byte] = uint8_t(bits);
-  }
+// The row of a thread's numbers and the first of them; rows are padded to whole bytes.
+template <int P, class U>
+__device__ __forceinline__ int64_t place(const Plane<U>& p, int64_t& first) {
+  const int64_t per_row = (p.neurons + 7) / 8 * (8 / P), i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t row = quotient(i, per_row);
+  first = (i - row * per_row) * P;
+  return row;
 }
 
-template <class U>
-__global__ void unpack_kernel(Plane<U> p) {
-  const int64_t step = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < p.rows * p.neurons; i += step) {
-    const int64_t row = i / p.neurons, n = i % p.neurons;
-    const unsigned bits = p.bits[row * p.bits_stride + n / 8];
-    p.values[row * p.values_stride + n] = bits >> (n % 8) & 1 ? p.one : U(0);
+template <class U, int P>
+__global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ Plane<U> p) {
+  int64_t first;
+  const int64_t row = place<P>(p, first);
+  unsigned bits = 0;
+  if (row < p.rows && first < p.neurons) {
+    const auto values = load<Numbers<U, P>>(p.values + row * p.values_stride + first);
+    FASTLIF_UNROLL
+    for (int k = 0; k < P; ++k) bits |= unsigned(U(values.at[k] << 1) != 0) << k;  // -0 is 0
   }
+  bits = in_byte<P>(bits, first);
+  if (row < p.rows) store_byte<P>(p.bits + row * p.bits_stride + first / 8, bits, first);
 }
 
-template <class U>
-void launch(void (*kernel)(Plane<U>), const Plane<U>& p, int64_t count, int device) {
+template <class U, int P>
+__global__ void __launch_bounds__(kThreads) unpack_kernel(const __grid_constant__ Plane<U> p) {
+  int64_t first;
+  const int64_t row = place<P>(p, first);
+  if (row >= p.rows || first >= p.neurons) return;
+  const unsigned bits = look_up<uint8_t>(p.bits + row * p.bits_stride + first / 8) >> first % 8;
+  Numbers<U, P> values;
+  FASTLIF_UNROLL
+  for (int k = 0; k < P; ++k) values.at[k] = bits >> k & 1 ? p.one : U(0);
+  using Word = Access<Numbers<U, P>>;  // stored by name: the compiler takes a plain store apart
+  __stwb(reinterpret_cast<Word*>(p.values + row * p.values_stride + first), reinterpret_cast<const Word&>(values));
+}
+
+template <class U, int P>
+void launch(const Plane<U>& p, bool packs, int device) {
   const torch::stable::accelerator::DeviceGuard guard(device);
-  const int64_t blocks = std::min((count + kThreads - 1) / kThreads, kMostBlocks);
-  kernel<<<unsigned(blocks), kThreads, 0, current_stream(device)>>>(p);
+  const cudaStream_t stream = current_stream(device);
+  const int64_t blocks = (p.rows * ((p.neurons + 7) / 8 * (8 / P)) + kThreads - 1) / kThreads;
+  if (packs) pack_kernel<U, P><<<unsigned(blocks), kThreads, 0, stream>>>(p);
+  else unpack_kernel<U, P><<<unsigned(blocks), kThreads, 0, stream>>>(p);
   const cudaError_t error = cudaGetLastError();
   STD_TORCH_CHECK(error == cudaSuccess, "fastlif: the CUDA kernel could not be launched: ", cudaGetErrorString(error));
 }
 
-}  // namespace
+template <class U>
+void launch(const Plane<U>& p, bool packs, int device) {
+  constexpr int kPack = 16 / sizeof(U);
+  const uintptr_t steps = reinterpret_cast<uintptr_t>(p.values) | uintptr_t(p.values_stride) * sizeof(U);
+  if (p.neurons % 8 == 0 && steps % 16 == 0) return launch<U, kPack>(p, packs, device);
+  launch<U, 1>(p, packs, device);
+}
+
+}  // namespace fastlif::gpu
+
+namespace fastlif {
 
 template <class U>
 void cuda_pack(const Plane<U>& p, int device) {
-  launch(pack_kernel<U>, p, p.rows * ((p.neurons + 7) / 8), device);
+  gpu::launch(p, true, device);
 }
 
 template <class U>
 void cuda_unpack(const Plane<U>& p, int device) {
-  launch(unpack_kernel<U>, p, p.rows * p.neurons, device);
+  gpu::launch(p, false, device);
 }
 
 template void cuda_pack(const Plane<uint16_t>&, int);

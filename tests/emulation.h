@@ -180,6 +180,10 @@ template <class T>
 T __ldg(const T* from) {
   return *emulated::aligned(from);
 }
+template <class T>
+void __stwb(T* to, T value) {
+  *const_cast<T*>(emulated::aligned(to)) = value;
+}
 
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int distance) {

@@ -114,6 +114,13 @@ def test_channels_side_by_side(objects, types):
         assert ".128.CONSTANT" in sizes(chosen(sass(objects[which]), f"<{types}, true, {EACH}"), "LDG.E")
 
 
+@pytest.mark.parametrize("pack", ("unsigned short, 8", "unsigned int, 4", "unsigned long, 2"))
+def test_spikes_as_bits_move_by_16_bytes(objects, pack):
+    kernels = sass(objects["planes"])
+    assert sizes(chosen(kernels, f"::pack_kernel<{pack}>"), "LDG.E.EF") == [".128"]
+    assert [size[:4] for size in sizes(chosen(kernels, f"unpack_kernel<{pack}>"), "STG.E")] == [".128"]
+
+
 @pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
 def test_every_operation_rounds_as_written(objects, which):
     """ptxas never fuses what is marked .rn; nothing flushes to zero and fuses but expf and over_scale."""
