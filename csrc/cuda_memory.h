@@ -13,6 +13,7 @@
 
 #define FASTLIF_UNROLL _Pragma("unroll")
 #define FASTLIF_ROLLED _Pragma("unroll 1")
+#define FASTLIF_FOURFOLD _Pragma("unroll 4")
 
 #define FASTLIF_TARGET gpu
 #include "neuron.h"

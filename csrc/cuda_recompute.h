@@ -144,10 +144,10 @@ class FromInput : protected Back<T, Known> {
     const bool at_v0 = begin == 0 && (kLean || l.tail == 0);
     if (!at_v0) --border;
     const char* x = kNormal || p.x ? x_at(begin) : reinterpret_cast<const char*>(row);
-    FASTLIF_ROLLED
+    FASTLIF_FOURFOLD
     for (int t = 0; t < count; ++t, x += x_step()) copy_ahead<In>(scratch.x_at(t), x);
     if (kLean || p.gs) {
-      FASTLIF_ROLLED
+      FASTLIF_FOURFOLD
       for (int t = count - 1; t >= 0; --t, gs -= l.in_step) copy_ahead<Spikes>(scratch.gs_at(t), gs);
     }
     const Membrane v0 = T::vector(at_v0 ? p.v0 : reinterpret_cast<const F*>(p.state) + border * p.neurons, first);
