@@ -94,7 +94,8 @@ struct Thread {
 };
 
 struct Warp {
-  unsigned arrived, values[2][kWarp];  // the threads' visits to exchanges; what they bring, by turns
+  unsigned arrived;           // the threads' visits to exchanges
+  uint64_t values[2][kWarp];  // what they bring, by turns
 };
 
 struct Block {
@@ -180,16 +181,19 @@ T __ldg(const T* from) {
   return *emulated::aligned(from);
 }
 
-inline unsigned __shfl_xor_sync(unsigned mask, unsigned value, int distance) {
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int distance) {
   emulated::require(mask == ~0u, "only whole warps are emulated");
   emulated::Thread& thread = emulated::self();
   emulated::Warp& warp = emulated::block.warps[threadIdx.x / emulated::kWarp];
-  const unsigned lane = threadIdx.x % emulated::kWarp, *const values = warp.values[thread.exchanges % 2];
-  warp.values[thread.exchanges++ % 2][lane] = value;
+  const unsigned lane = threadIdx.x % emulated::kWarp;
+  const uint64_t* const values = warp.values[thread.exchanges % 2];
+  std::memcpy(&warp.values[thread.exchanges++ % 2][lane], &value, sizeof(T));
   ++warp.arrived;
   ++emulated::block.moves;
   while (warp.arrived < emulated::kWarp * thread.exchanges) emulated::pause();
-  return values[lane ^ distance];
+  std::memcpy(&value, &values[lane ^ distance], sizeof(T));
+  return value;
 }
 
 inline void __syncthreads() {

@@ -9,11 +9,13 @@ import torch
 from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
 from emulation import Emulated
 from hypothesis import given
+from test_channels import LAYOUTS, right, steps
 
 import fastlif
 from fastlif import batch_norm
 from fastlif.functional import run_emitting
 from fastlif.ops import backends
+from fastlif.ops.call import channel_stride, matrix
 from fastlif.ops.state import Keep, Layout
 
 
@@ -212,3 +214,39 @@ def test_bits_drive_backward(shape, truncate, reset, emulated):
         assert_same(found[1], found[2])
         if reset["reset"] != "none":
             assert not found[0]["gx"].equal(found[3]["gx"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize(("shape", "layout"), LAYOUTS, ids=str)
+@pytest.mark.parametrize("count", (1, 3, 70))
+def test_sums_over_channels(count, shape, layout, dtype, emulated):
+    """In more parts than there is anything for, too."""
+    operators, y = backends.BACKENDS[emulated].operators, steps(shape, layout, dtype)
+    for rows in (1, 2):
+        parts = torch.full((count, rows, shape[2]), torch.nan, dtype=torch.float64)
+        operators.native_channel_sums(matrix(y), channel_stride(y.shape, y.stride()), parts)
+        torch.testing.assert_close(parts.sum(0), right(y)[:rows])
+        again = torch.full((count, 2, shape[2]), torch.nan, dtype=torch.float64)[:, :rows]
+        operators.native_channel_sums(matrix(y), channel_stride(y.shape, y.stride()), again)
+        assert again.equal(parts)
+
+
+@pytest.mark.parametrize("compute", (torch.float32, torch.float64))
+def test_formulas_of_channels(compute, emulated):
+    sums = torch.randn(37, 2, 5, dtype=torch.float64)
+    sums[:, 1] = sums[:, 1].abs() * 100
+    whole = torch.zeros(1, 2, 5, dtype=torch.float64)  # added up as 32 lanes do, then by halves
+    lanes = torch.stack([sums[i::32].sum(0) for i in range(32)])
+    for distance in (1, 2, 4, 8, 16):
+        lanes = lanes + lanes[[i ^ distance for i in range(32)]]
+    whole[0] = lanes[0]
+    weight, bias = torch.randn(2, 5, dtype=compute)
+    found = []
+    for operators, s in ((backends.BACKENDS[emulated].operators, sums), (torch.ops.fastlif, whole)):
+        statistics, affine = torch.empty(3, 5, dtype=compute), torch.empty(2, 5, dtype=compute)
+        operators.native_statistics(s, 60.0, 1e-5, statistics)
+        operators.native_affine(weight, bias, *statistics[:2], affine)
+        gradients = [torch.empty(5, dtype=compute) for _ in range(4)]
+        operators.native_gradients(s, 60.0, statistics[1], affine[0], *gradients)
+        found.append([statistics, affine, *gradients])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
