@@ -111,6 +111,14 @@ __device__ __forceinline__ T look_up(const void* from) {
   return to;
 }
 
+// As `store`, which compilers take apart where they see the words made one by one.
+template <class T>
+__device__ __forceinline__ void store_whole(void* to, const T& value) {
+  FASTLIF_UNROLL
+  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
+    __stwb(static_cast<Access<T>*>(to) + i, reinterpret_cast<const Access<T>*>(&value)[i]);
+}
+
 template <class F, class E, int P>
 __device__ __forceinline__ Numbers<F, P> widen(const Pack<E, P>& from) {
   Numbers<F, P> to;

@@ -58,7 +58,7 @@ void require(bool holds, const char* what);
 bool own(const void* at);
 
 template <class T>
-const T* aligned(const T* at) {
+T* aligned(T* at) {
   require(reinterpret_cast<uintptr_t>(at) % sizeof(T) == 0 || own(at), "an access is not aligned");
   return at;
 }
@@ -179,6 +179,11 @@ T __ldcs(const T* from) {
 template <class T>
 T __ldg(const T* from) {
   return *emulated::aligned(from);
+}
+
+template <class T>
+void __stwb(T* to, const T& value) {
+  *emulated::aligned(to) = value;
 }
 
 template <class T>

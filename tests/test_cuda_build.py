@@ -79,7 +79,7 @@ def sizes(kernel: list[str], access: str) -> list[str]:
     return [op.removeprefix(access) for op in kernel if op.startswith(access)]
 
 
-@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward", "cuda_channels"))
+@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward", "cuda_channels", "planes"))
 def test_nothing_spills(objects, which):
     """And registers leave an SM its threads: 512, or as many as shared memory holds (288) with a channel a neuron."""
     usage = dump(objects[which], "-res-usage")
@@ -105,6 +105,13 @@ def test_accesses_of_16_bytes(objects, types, kept):
     assert set(sizes(backward, "LDG.E.EF")) == {".128"} | bits | codes
     assert set(sizes(backward, "STG.E")) == {".128"}
     assert set(sizes(backward, "LDGSTS.E")) == (set() if kept in (BITS, CODE) else {".BYPASS.128"})
+
+
+@pytest.mark.parametrize("values", ("unsigned short, 8", "unsigned int, 4", "unsigned long, 2"))
+def test_planes_by_16_bytes(objects, values):
+    kernels = sass(objects["planes"])
+    assert sizes(chosen(kernels, "::pack_kernel", f"<{values}>"), "LDG.E") == [".EF.128"]
+    assert [size[:4] for size in sizes(chosen(kernels, "unpack_kernel", f"<{values}>"), "STG.E")] == [".128"]
 
 
 @pytest.mark.parametrize("types", SAME)
