@@ -48,6 +48,10 @@ struct Own {
   }
 };
 
+__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
+  return (a | b) >> 32 == 0 ? uint32_t(a) / uint32_t(b) : a / b;
+}
+
 // Where the numbers of run `i` begin: there are `per_row` of them in a row, `apart` elements from one to the next.
 template <class X>
 __device__ __forceinline__ const X* run_at(const ChannelSums& p, int64_t i, int64_t per_row, int64_t apart) {

@@ -77,9 +77,6 @@ using Access = std::conditional_t<
                        std::conditional_t<sizeof(T) == 4, unsigned,
                                           std::conditional_t<sizeof(T) == 2, unsigned short, unsigned char>>>>;
 
-// a / b of what is not negative, mostly in 32 bits.
-FASTLIF_INLINE int64_t quotient(int64_t a, int64_t b) { return (a | b) >> 32 == 0 ? uint32_t(a) / uint32_t(b) : a / b; }
-
 // Left in the caches: the next operator reads it.
 template <class T>
 FASTLIF_INLINE void store(void* to, const T& value) {
@@ -113,6 +110,14 @@ __device__ __forceinline__ T look_up(const void* from) {
   for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
     reinterpret_cast<Access<T>*>(&to)[i] = __ldg(static_cast<const Access<T>*>(from) + i);
   return to;
+}
+
+// As `store`, which compilers take apart where they see the words made one by one.
+template <class T>
+__device__ __forceinline__ void store_whole(void* to, const T& value) {
+  FASTLIF_UNROLL
+  for (unsigned i = 0; i < sizeof(T) / sizeof(Access<T>); ++i)
+    __stwb(static_cast<Access<T>*>(to) + i, reinterpret_cast<const Access<T>*>(&value)[i]);
 }
 
 template <class F, class E, int P>

@@ -58,7 +58,7 @@ void require(bool holds, const char* what);
 bool own(const void* at);
 
 template <class T>
-const T* aligned(const T* at) {
+T* aligned(T* at) {
   require(reinterpret_cast<uintptr_t>(at) % sizeof(T) == 0 || own(at), "an access is not aligned");
   return at;
 }
@@ -94,8 +94,8 @@ struct Thread {
 };
 
 struct Warp {
-  unsigned arrived;         // the threads' visits to exchanges
-  double values[2][kWarp];  // what they bring, by turns
+  unsigned arrived;           // the threads' visits to exchanges
+  uint64_t values[2][kWarp];  // what they bring, by turns
 };
 
 struct Block {
@@ -180,19 +180,19 @@ template <class T>
 T __ldg(const T* from) {
   return *emulated::aligned(from);
 }
+
 template <class T>
-void __stwb(T* to, T value) {
-  *const_cast<T*>(emulated::aligned(to)) = value;
+void __stwb(T* to, const T& value) {
+  *emulated::aligned(to) = value;
 }
 
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int distance) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
   emulated::require(mask == ~0u, "only whole warps are emulated");
   emulated::Thread& thread = emulated::self();
   emulated::Warp& warp = emulated::block.warps[threadIdx.x / emulated::kWarp];
   const unsigned lane = threadIdx.x % emulated::kWarp;
-  const double* const values = warp.values[thread.exchanges % 2];
+  const uint64_t* const values = warp.values[thread.exchanges % 2];
   std::memcpy(&warp.values[thread.exchanges++ % 2][lane], &value, sizeof(T));
   ++warp.arrived;
   ++emulated::block.moves;

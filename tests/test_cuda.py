@@ -5,16 +5,16 @@ from random import Random
 
 import pytest
 import test_backends
-import test_channels
 import torch
 from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
 from emulation import Emulated
 from hypothesis import given
+from test_channels import LAYOUTS, right, steps
 
 import fastlif
 from fastlif import batch_norm
 from fastlif.functional import run_emitting
-from fastlif.ops import backends, channels
+from fastlif.ops import backends
 from fastlif.ops.call import channel_stride, matrix
 from fastlif.ops.state import Keep, Layout
 
@@ -140,42 +140,6 @@ def test_batch_norm(place, dtype, truncate, emulated):
         assert_same(run_normal(emulated, *call), run_normal("reference", *call))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
-@pytest.mark.parametrize("squares", (True, False))
-@pytest.mark.parametrize(("shape", "layout"), test_channels.LAYOUTS, ids=str)
-def test_sums_over_channels(shape, layout, squares, dtype, emulated):
-    """In any number of parts; the same bits every time."""
-    y = test_channels.steps(shape, layout, dtype)
-    add, inner = backends.BACKENDS[emulated].operators.native_channel_sums, channel_stride(y.shape, y.stride())
-    for count in (1, 3, 40):
-        parts = [torch.full((count, 2, shape[2]), torch.nan, dtype=torch.float64) for _ in range(2)]
-        for found in parts:
-            add(matrix(y), inner, found if squares else found[:, 1:])
-        torch.testing.assert_close(parts[0][:, 1 - squares :].sum(0), test_channels.right(y)[: 1 + squares])
-        assert parts[0][:, 1 - squares :].equal(parts[1][:, 1 - squares :])
-
-
-@pytest.mark.parametrize("compute", (torch.float32, torch.float64))
-@pytest.mark.parametrize("parts", (1, 3, 70))
-def test_formulas_of_batch_norm(parts, compute, emulated):
-    """From sums in parts, which a warp adds up."""
-    operators = backends.BACKENDS[emulated].operators
-    sums = torch.rand(parts, 2, 11, dtype=torch.float64) + torch.tensor([[1.0], [9.0]], dtype=torch.float64)
-    total, squares = sums.sum(0)
-    count = torch.tensor([60.0 * parts], dtype=torch.float64)
-    operators.native_statistics(sums, count.item(), 1e-5, found := torch.empty(3, 11, dtype=compute))
-    moments = total, (squares - total * total / count).clamp(min=0)
-    torch.testing.assert_close(found, torch.stack(channels.from_moments(*moments, count, 1e-5, compute)))
-    weight, bias, mean, inverse = torch.randn(4, 11, dtype=compute)
-    for own in ((weight, bias), (weight, None), (None, bias), (None, None)):
-        operators.native_affine(*own, mean, inverse, found := torch.empty(2, 11, dtype=compute))
-        assert found.equal(torch.stack(channels.affine(*own, mean, inverse, False)))
-    found = [torch.empty(11, dtype=compute) for _ in range(4)]
-    operators.native_gradients(sums, count.item(), inverse, weight, *found)
-    want = channels.gradients(sums, count.item(), inverse, weight, False)
-    torch.testing.assert_close(found, list(want))
-
-
 FORMATS = {
     "nothing": ({}, False),
     "spikes": ({"surrogate": ("pass_through", 0.8), "reset": "hard", "detach_reset": True}, True),
@@ -250,3 +214,39 @@ def test_bits_drive_backward(shape, truncate, reset, emulated):
         assert_same(found[1], found[2])
         if reset["reset"] != "none":
             assert not found[0]["gx"].equal(found[3]["gx"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize(("shape", "layout"), LAYOUTS, ids=str)
+@pytest.mark.parametrize("count", (1, 3, 70))
+def test_sums_over_channels(count, shape, layout, dtype, emulated):
+    """In more parts than there is anything for, too."""
+    operators, y = backends.BACKENDS[emulated].operators, steps(shape, layout, dtype)
+    for rows in (1, 2):
+        parts = torch.full((count, rows, shape[2]), torch.nan, dtype=torch.float64)
+        operators.native_channel_sums(matrix(y), channel_stride(y.shape, y.stride()), parts)
+        torch.testing.assert_close(parts.sum(0), right(y)[:rows])
+        again = torch.full((count, 2, shape[2]), torch.nan, dtype=torch.float64)[:, :rows]
+        operators.native_channel_sums(matrix(y), channel_stride(y.shape, y.stride()), again)
+        assert again.equal(parts)
+
+
+@pytest.mark.parametrize("compute", (torch.float32, torch.float64))
+def test_formulas_of_channels(compute, emulated):
+    sums = torch.randn(37, 2, 5, dtype=torch.float64)
+    sums[:, 1] = sums[:, 1].abs() * 100
+    whole = torch.zeros(1, 2, 5, dtype=torch.float64)  # added up as 32 lanes do, then by halves
+    lanes = torch.stack([sums[i::32].sum(0) for i in range(32)])
+    for distance in (1, 2, 4, 8, 16):
+        lanes = lanes + lanes[[i ^ distance for i in range(32)]]
+    whole[0] = lanes[0]
+    weight, bias = torch.randn(2, 5, dtype=compute)
+    found = []
+    for operators, s in ((backends.BACKENDS[emulated].operators, sums), (torch.ops.fastlif, whole)):
+        statistics, affine = torch.empty(3, 5, dtype=compute), torch.empty(2, 5, dtype=compute)
+        operators.native_statistics(s, 60.0, 1e-5, statistics)
+        operators.native_affine(weight, bias, *statistics[:2], affine)
+        gradients = [torch.empty(5, dtype=compute) for _ in range(4)]
+        operators.native_gradients(s, 60.0, statistics[1], affine[0], *gradients)
+        found.append([statistics, affine, *gradients])
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))

@@ -79,7 +79,7 @@ def sizes(kernel: list[str], access: str) -> list[str]:
     return [op.removeprefix(access) for op in kernel if op.startswith(access)]
 
 
-@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward", "cuda_channels"))
+@pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward", "cuda_channels", "planes"))
 def test_nothing_spills(objects, which):
     """And registers leave an SM its threads: 512, or as many as shared memory holds (288) with a channel a neuron."""
     usage = dump(objects[which], "-res-usage")
@@ -107,18 +107,18 @@ def test_accesses_of_16_bytes(objects, types, kept):
     assert set(sizes(backward, "LDGSTS.E")) == (set() if kept in (BITS, CODE) else {".BYPASS.128"})
 
 
+@pytest.mark.parametrize("values", ("unsigned short, 8", "unsigned int, 4", "unsigned long, 2"))
+def test_planes_by_16_bytes(objects, values):
+    kernels = sass(objects["planes"])
+    assert sizes(chosen(kernels, "::pack_kernel", f"<{values}>"), "LDG.E") == [".EF.128"]
+    assert [size[:4] for size in sizes(chosen(kernels, "unpack_kernel", f"<{values}>"), "STG.E")] == [".128"]
+
+
 @pytest.mark.parametrize("types", SAME)
 def test_channels_side_by_side(objects, types):
     """The numbers of a thread's channels come by 16 bytes too."""
     for which in ("cuda_forward", "cuda_backward"):
         assert ".128.CONSTANT" in sizes(chosen(sass(objects[which]), f"<{types}, true, {EACH}"), "LDG.E")
-
-
-@pytest.mark.parametrize("pack", ("unsigned short, 8", "unsigned int, 4", "unsigned long, 2"))
-def test_spikes_as_bits_move_by_16_bytes(objects, pack):
-    kernels = sass(objects["planes"])
-    assert sizes(chosen(kernels, f"::pack_kernel<{pack}>"), "LDG.E.EF") == [".128"]
-    assert [size[:4] for size in sizes(chosen(kernels, f"unpack_kernel<{pack}>"), "STG.E")] == [".128"]
 
 
 @pytest.mark.parametrize("which", ("cuda_forward", "cuda_backward"))
