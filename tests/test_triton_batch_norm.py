@@ -4,7 +4,7 @@ import pytest
 import test_channels
 import torch
 from cases import DELAYED, HARD, SOFT, Case, make_params, make_x, tolerance
-from test_triton import (
+from test_triton import (  # noqa: F401
     ALL,
     ATAN,
     BF16,
@@ -15,7 +15,9 @@ from test_triton import (
     assert_lean,
     compiled,
     interpret,
-)  # fmt: skip
+    interpreted,
+    launches,
+)
 
 from fastlif import batch_norm, ops
 from fastlif.neuron import Neuron
@@ -153,7 +155,7 @@ def checks():
 
 
 @pytest.mark.parametrize("name", checks())
-def test_interpreted(name, interpreted):
+def test_interpreted(name, interpreted):  # noqa: F811
     assert interpreted[name] is None, interpreted[name]
 
 
@@ -184,7 +186,7 @@ def launch(options, learned, emit, dtype):
 
 @pytest.mark.parametrize("dtype", (F32, BF16), ids=("float32", "bfloat16"))
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_compiled(variant, dtype, launches, tmp_path):
+def test_compiled(variant, dtype, launches, tmp_path):  # noqa: F811
     options, learned, emit = VARIANTS[variant]
     launch(options, learned, emit, dtype)
     assert [arguments.get("gx") is None for _, arguments in launches] == [True, True, False]  # forward, sums, gradient
