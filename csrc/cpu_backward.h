@@ -41,7 +41,7 @@ struct BackwardLoop : Block<F, X, S, tensors, normal> {
         const auto before = [&]() __attribute__((always_inline)) {
           return t == chunk.start ? M(fire(c, v)) : spikes_of(p, c, v, t - 1, first + n);
         };
-        const R value = charge(o, c, v, before, in);
+        const R value = charge(o, c, v, before, c.gain * in);
         store<F>(h + n, value, W, false);
         store<F>(w.v + n, reset(o, c, value, spikes_of(p, c, value, t, first + n)), W, false);
       });

@@ -67,8 +67,19 @@ struct Block {
 
   static FASTLIF_INLINE Constants<R> constants(const Problem& p) {
     const double* u = p.values;
-    const R equal = p.options.fire_on_equal ? all(u[3]) : all(std::numeric_limits<double>::quiet_NaN());
-    return {all(u[0]), all(u[1]), all(u[2]), all(u[3]), all(u[4]), all(u[5]), all(u[6]), all(u[7]), equal, R{}};
+    const R threshold = all(u[3]), scale = all(u[6]);
+    const bool exact = is_power_of_two(u[6]);
+    return {all(u[0]),
+            all(u[1]),
+            all(u[2]),
+            threshold,
+            all(u[4]),
+            all(u[5]),
+            scale,
+            all(u[7]),
+            firing(p.options, threshold),
+            exact ? 1 / scale : R{},
+            exact};
   }
 
   // A loop for the most common options, where they are constants, or one for all.
@@ -135,7 +146,7 @@ struct Block {
     if (p.params[1].data) c.gain = load<W>(w.gain + n, W);
     if (p.params[2].data) c.threshold = load<W>(w.threshold + n, W);
     if (p.params[2].data && p.options.tied) c.amount = c.threshold;
-    if (p.params[2].data && p.options.fire_on_equal) c.equal = c.threshold;
+    if (p.params[2].data) c.firing = firing(p.options, c.threshold);
   }
 
   static void prepare(const Problem& p, int64_t first, int64_t count, const Workspace<F>& w) {

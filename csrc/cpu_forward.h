@@ -29,7 +29,8 @@ struct ForwardLoop : Block<F, X, S, tensors, normal> {
                          i);  // the next step: the machine's own prefetch stops where a block's row does
       const R v = load<W>(w.v + i, W), in = load<W>(x + i, count);
       if (border) store<F>(border + i, v, count, false);
-      const R h = charge(o, c, v, [&]() __attribute__((always_inline)) { return fire(c, v); }, normalized(w, i, in));
+      const R h =
+          charge(o, c, v, [&]() __attribute__((always_inline)) { return fire(c, v); }, c.gain * normalized(w, i, in));
       const M s = fire(c, h);
       store<F>(w.v + i, reset(o, c, h, s), W, false);
       store<S>(spikes + i, o.spiking ? (s ? all(1) : R{}) : h, count, past);

@@ -57,7 +57,6 @@ class Back {
       for (int k = 0; k < P; ++k) {
         gh.at[k] = gpu::backward(known, c[k], s[k], sg.at[k], h.at[k], arrived.at[k], !delayed || last, cut,
                                  !T::kLean && p.gthreshold != nullptr, carried[k]);
-        out.at[k] = c[k].gain * gh.at[k];
       }
     };
     Options known = o;  // asked once, not for each neuron
@@ -68,6 +67,8 @@ class Back {
       known.detach_reset = false;
       all(known);
     }
+    out = gh;
+    T::drive(c, out);
     return gh;
   }
 

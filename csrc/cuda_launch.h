@@ -36,11 +36,11 @@ auto launch_of(const Problem& p) -> Launch<Problem, typename T::F> {
   using F = typename T::F;
   const double* u = p.values;
   const Schedule& s = p.schedule;
-  const F equal = p.options.fire_on_equal ? F(u[3]) : std::numeric_limits<F>::quiet_NaN();
   const int steps = int(s.steps), cut = int(std::min<int64_t>(s.cut, kMostSteps));
   const int tail = s.whole() ? 0 : int(std::min<int64_t>(s.tail, kMostSteps));
   return {p,
-          {F(u[0]), F(u[1]), F(u[2]), F(u[3]), F(u[4]), F(u[5]), F(u[6]), F(u[7]), equal, inverse(F(u[6]))},
+          {F(u[0]), F(u[1]), F(u[2]), F(u[3]), F(u[4]), F(u[5]), F(u[6]), F(u[7]), firing(p.options, F(u[3])),
+           inverse(F(u[6])), is_power_of_two(u[6])},
           steps,
           cut,
           tail,

@@ -78,7 +78,7 @@ struct Thread {
         if (!p.params[2].data) continue;
         c.threshold = element(p.params[2], first + i);
         if (p.options.tied) c.amount = c.threshold;
-        if (p.options.fire_on_equal) c.equal = c.threshold;
+        c.firing = firing(p.options, c.threshold);
       }
     }
     FASTLIF_INLINE const Constants<F>& operator[](int i) const { return each[kLean ? 0 : i]; }
@@ -105,6 +105,22 @@ struct Thread {
     return bits;
   }
 
+  // x becomes gain * x. Whether there is anything to multiply by is asked once, not for each neuron; so are others
+  // below.
+  static FASTLIF_INLINE void drive(const Each& c, Membrane& x) {
+    if (kLean && c[0].gain == 1) return;
+    FASTLIF_UNROLL
+    for (int i = 0; i < P; ++i) x.at[i] = c[i].gain * x.at[i];
+  }
+
+  // Calls body() where it is known how to divide by the scale.
+  template <class Body>
+  static FASTLIF_INLINE void knowing_scale(const Constants<F>& c, const Body& body) {
+    if (!kLean || c.exact) body();
+    else if (c.inverse != 0) body();
+    else body();
+  }
+
   static FASTLIF_INLINE void store_row(const Options& o, const Each& c, const In& in, const Membrane& h,
                                        const bool (&s)[P], uint8_t* row, int64_t plane, int64_t first) {
     if constexpr (kKept == Kept::input) {
@@ -115,8 +131,7 @@ struct Thread {
         FASTLIF_UNROLL
         for (int i = 0; i < P; ++i) codes.add_byte(i, unsigned(level(c[i], h.at[i])) | (s[i] ? 128u : 0u));
       };
-      if (c[0].inverse != 0) encode();  // asked once, not for each neuron
-      else encode();
+      knowing_scale(c[0], encode);
       store(row, codes);
     } else {
       unsigned bits = packed(s);
@@ -172,7 +187,8 @@ struct Thread {
           border += p.neurons;
           border_at += kChunkSteps;
         }
-        const Membrane current = normalized(widen<F>(in));
+        Membrane current = normalized(widen<F>(in));
+        drive(c, current);
         Membrane h, out;
         bool s[P];
         FASTLIF_UNROLL

@@ -42,12 +42,22 @@ FASTLIF_INLINE double magnitude(const double& z) {
 // bit. Where that underflows, and far outside the window, nothing depends on it.
 template <>
 FASTLIF_INLINE float over_scale(const Constants<float>& c, const float& a) {
-  if (c.inverse == 0) return a / c.scale;
   const float q = a * c.inverse;
+  if (c.exact) return q;
+  if (c.inverse == 0) return a / c.scale;
   return fmaf(fmaf(-q, c.scale, a), c.inverse, q);
 }
 
-inline double inverse(double) { return 0; }
+template <>
+FASTLIF_INLINE float next_above(const float& t) {
+  return t < INFINITY ? nextafterf(t, INFINITY) : NAN;
+}
+template <>
+FASTLIF_INLINE double next_above(const double& t) {
+  return t < INFINITY ? nextafter(t, double(INFINITY)) : NAN;
+}
+
+inline double inverse(double scale) { return is_power_of_two(scale) ? 1 / scale : 0; }
 inline float inverse(float scale) { return scale >= 0x1p-60f && scale <= 0x1p60f ? 1 / scale : 0; }
 
 // P numbers to calculate with.

@@ -86,21 +86,26 @@ class FromInput : protected Back<T, Known> {
     return reinterpret_cast<const char*>(static_cast<const X*>(p.x) + first) + t * x_step();
   }
 
-  template <Surrogate kKind>
+  template <Surrogate kKind, class C = Constants<F>>
   FASTLIF_INLINE Membrane slopes_of(const Membrane& h) const {
     Options known = o;
     known.surrogate = kKind;
     Membrane sg;
     FASTLIF_UNROLL
-    for (int k = 0; k < P; ++k) sg.at[k] = surrogate(known, c[k], F(h.at[k] - c[k].threshold));
+    for (int k = 0; k < P; ++k) sg.at[k] = surrogate(known, C{c[k]}, F(h.at[k] - c[k].threshold));
     return sg;
   }
 
-  // The surrogate derivatives, which one it is asked once and not for each neuron.
+  FASTLIF_INLINE Membrane triangles(const Membrane& h) const {
+    if (c[0].scale == 1 && c[0].height == 1) return slopes_of<Surrogate::triangle, Unit<F>>(h);
+    Membrane sg;
+    T::knowing_scale(c[0], [&] { sg = slopes_of<Surrogate::triangle>(h); });
+    return sg;
+  }
+
   FASTLIF_INLINE Membrane slopes(const Membrane& h) const {
+    if (o.surrogate == Surrogate::triangle) return triangles(h);
     switch (o.surrogate) {
-      case Surrogate::triangle:
-        return c[0].inverse != 0 ? slopes_of<Surrogate::triangle>(h) : slopes_of<Surrogate::triangle>(h);
       case Surrogate::rectangle: return slopes_of<Surrogate::rectangle>(h);
       case Surrogate::pass_through: return slopes_of<Surrogate::pass_through>(h);
       case Surrogate::sigmoid: return slopes_of<Surrogate::sigmoid>(h);
@@ -173,16 +178,23 @@ class FromInput : protected Back<T, Known> {
     return v0;
   }
 
-  FASTLIF_INLINE void recompute(Membrane v, int count, const Fired& fired) {
-    const Affine<F, P, T::kNorm> normalized(channels, p);
+  FASTLIF_INLINE void recompute(const Membrane& v, int count, const Fired& fired) {
+    const bool driven = !kLean || c[0].gain != 1;
     bool s[P];
     FASTLIF_UNROLL
     for (int k = 0; k < P; ++k) s[k] = fire(c[k], v.at[k]);
     wait_for_copies();
+    if (driven) recompute_from<true>(v, s, count, fired);
+    else recompute_from<false>(v, s, count, fired);
+  }
+
+  template <bool kDriven>
+  FASTLIF_INLINE void recompute_from(Membrane v, bool (&s)[P], int count, const Fired& fired) {
+    const Affine<F, P, T::kNorm> normalized(channels, p);
     FASTLIF_ROLLED
     for (int t = 0; t < count; ++t) {
-      const Membrane current = normalized(widen<F>(scratch.get_x(t)));
-      Membrane h;
+      Membrane current = normalized(widen<F>(scratch.get_x(t))), h;
+      if (kDriven) T::drive(c, current);
       FASTLIF_UNROLL
       for (int k = 0; k < P; ++k) h.at[k] = charge(o, c[k], v.at[k], [&] { return s[k]; }, current.at[k]);
       spikes_of(h, fired, t, s);

@@ -90,6 +90,13 @@ FASTLIF_INLINE R magnitude(const R& z) {
   return bits_as<R>(U(bits_as<U>(z) & ((U{} - 1) >> 1)));
 }
 
+template <class R>
+FASTLIF_INLINE R next_above(const R& t) {
+  using U = Vec<std::conditional_t<sizeof(t[0]) == 8, uint64_t, uint32_t>, sizeof(t) / sizeof(t[0])>;
+  const U bits = bits_as<U>(t), next = t > R{} ? bits + 1 : (t < R{} ? bits - 1 : U{} + 1);
+  return t == t ? bits_as<R>(next) : t;
+}
+
 // float: within 2 ulp. x = n * log(2) + r, a polynomial of r, and 2^n by its bits.
 template <class R>
 FASTLIF_INLINE R exponential(const R& x) {

@@ -19,15 +19,25 @@ FASTLIF_INLINE R exponential(const R& x);
 template <class R>
 FASTLIF_INLINE R magnitude(const R& z);
 
+// The least number above t, NaN where there is none: defined for numbers in cuda_memory.h, for vectors in lanes.h.
 template <class R>
-FASTLIF_INLINE auto fire(const Constants<R>& c, const R& h) {
-  return (h > c.threshold) | (h == c.equal);
+FASTLIF_INLINE R next_above(const R& t);
+
+// The least membrane that fires.
+template <class R>
+FASTLIF_INLINE R firing(const Options& o, const R& threshold) {
+  return o.fire_on_equal ? threshold : next_above(threshold);
 }
 
-// From the membrane and, asked for by a delayed reset alone, the spikes of the step before.
+template <class R>
+FASTLIF_INLINE auto fire(const Constants<R>& c, const R& h) {
+  return h >= c.firing;
+}
+
+// From the membrane, gain * x and, asked for by a delayed reset alone, the spikes of the step before.
 template <class R, class Before>
-FASTLIF_INLINE R charge(const Options& o, const Constants<R>& c, const R& v, const Before& before, const R& x) {
-  R h = c.decay * v + c.gain * x + c.bias;
+FASTLIF_INLINE R charge(const Options& o, const Constants<R>& c, const R& v, const Before& before, const R& driven) {
+  R h = c.decay * v + driven + c.bias;
   if (o.reset == Reset::delayed) h = h - (before() ? c.amount : R{});
   return h;
 }
@@ -42,12 +52,22 @@ FASTLIF_INLINE R reset(const Options& o, const Constants<R>& c, const R& h, cons
 // a / scale; cuda_memory.h has another way to the same bits.
 template <class R>
 FASTLIF_INLINE R over_scale(const Constants<R>& c, const R& a) {
-  return a / c.scale;
+  return c.exact ? R(a * c.inverse) : R(a / c.scale);
+}
+
+// Constants of a surrogate whose scale and height are 1, which change nothing.
+template <class R>
+struct Unit : Constants<R> {
+  static constexpr int height = 1, scale = 1;
+};
+template <class R>
+FASTLIF_INLINE R over_scale(const Unit<R>&, const R& a) {
+  return a;
 }
 
 // The derivative of firing at z = h - threshold.
-template <class R>
-FASTLIF_INLINE R surrogate(const Options& o, const Constants<R>& c, const R& z) {
+template <class C, class R>
+FASTLIF_INLINE R surrogate(const Options& o, const C& c, const R& z) {
   const R one = R{} + 1;
   switch (o.surrogate) {
     case Surrogate::triangle: {

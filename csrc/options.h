@@ -1,6 +1,7 @@
 // A neuron's options and numbers, as they cross from Python to a kernel.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #ifdef __CUDACC__
@@ -37,9 +38,15 @@ struct Half {
 template <class R>
 struct Constants {
   R decay, gain, bias, threshold, amount, v_reset, scale, height;
-  R equal;    // the threshold again if reaching it fires, else NaN, which nothing equals
-  R inverse;  // on a GPU 1 / scale, or 0 where dividing by the scale needs a division
+  R firing;    // the least membrane that fires
+  R inverse;   // 1 / scale, or 0 where only a division divides by the scale
+  bool exact;  // the scale is a power of two: multiplying by its inverse divides
 };
+
+inline bool is_power_of_two(double scale) {
+  int exponent;
+  return std::frexp(scale, &exponent) == 0.5 && exponent > -100 && exponent < 100;
+}
 
 constexpr int kLevels = 127;  // of the 1-byte code; the last one says outside
 

@@ -1,8 +1,12 @@
-"""Fresh memory is full of NaN in every test, so that an output which a kernel leaves unwritten shows."""
+"""Fresh memory is full of NaN in every test, so that an output which a kernel leaves unwritten shows; and what takes
+long to build is built once."""
+
+import os
 
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 
 hypothesis.settings.register_profile("fastlif", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("fastlif")
@@ -25,3 +29,21 @@ def poisoned_memory(monkeypatch):
             return poison(allocate(self, *args, **kwargs))
 
         monkeypatch.setattr(torch.Tensor, name, poisoned)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """built(name, make): the folder `name` that make(folder) has filled, once for all processes of a test run."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def built(name, make):
+        folder, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir(exist_ok=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return built

@@ -37,31 +37,34 @@ ALL_TO_THE_GPU = """
 """
 
 
+def build(folder: Path, *flags: str) -> None:
+    """Make emulated.so in `folder`, with further `flags`."""
+    for header in ("cuda_runtime", "cuda_bf16", "cuda_fp16", "cuda_pipeline"):
+        (folder / f"{header}.h").touch()
+    (folder / "standins.cpp").write_text(STANDINS + DEVICE)
+    (folder / "gpu.h").write_text(ALL_TO_THE_GPU)
+    jobs = [[folder / "standins.cpp"]]
+    for source in sorted(CSRC.glob("*.cu")):
+        launches = re.sub(r"([\w:]+(?:<[\w, ]+>)?)<<<(.+?)>>>", r"emulated::on(\1, \2)", source.read_text())
+        (folder / f"{source.stem}.cpp").write_text(launches)
+        jobs.append(["-DUSE_CUDA", "-include", HEADER, folder / f"{source.stem}.cpp"])
+    for source in CSRC.glob("*.cpp"):
+        if not source.stem.startswith("cpu"):
+            jobs.append(["-DFASTLIF_CUDA", "-include", folder / "gpu.h", source])
+    compiler = os.environ.get("CXX", "c++").split()
+    command = [*compiler, *FLAGS, *flags, "-Dfastlif=fastlif_emulated", *MACROS, f"-I{folder}", *INCLUDES]
+    objects = [folder / f"{i}.o" for i in range(len(jobs))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiling = ([*command, *job, "-c", "-o", target] for job, target in zip(jobs, objects, strict=True))
+        list(pool.map(partial(subprocess.run, check=True), compiling))
+    libraries = [f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+    subprocess.run([*command, "-shared", *objects, *libraries, "-o", folder / "emulated.so"], check=True)
+
+
 class Emulated(native.Native):
     """The library and its namespace have another name, and it takes a CPU's tensors for a GPU's."""
 
-    def __init__(self, folder: Path, *flags: str):
-        """Build it in `folder`, with further `flags`."""
-        for header in ("cuda_runtime", "cuda_bf16", "cuda_fp16", "cuda_pipeline"):
-            (folder / f"{header}.h").touch()
-        (folder / "standins.cpp").write_text(STANDINS + DEVICE)
-        (folder / "gpu.h").write_text(ALL_TO_THE_GPU)
-        jobs = [[folder / "standins.cpp"]]
-        for source in sorted(CSRC.glob("*.cu")):
-            launches = re.sub(r"([\w:]+(?:<[\w, ]+>)?)<<<(.+?)>>>", r"emulated::on(\1, \2)", source.read_text())
-            (folder / f"{source.stem}.cpp").write_text(launches)
-            jobs.append(["-DUSE_CUDA", "-include", HEADER, folder / f"{source.stem}.cpp"])
-        for source in CSRC.glob("*.cpp"):
-            if not source.stem.startswith("cpu"):
-                jobs.append(["-DFASTLIF_CUDA", "-include", folder / "gpu.h", source])
-        compiler = os.environ.get("CXX", "c++").split()
-        command = [*compiler, *FLAGS, *flags, "-Dfastlif=fastlif_emulated", *MACROS, f"-I{folder}", *INCLUDES]
-        objects = [folder / f"{i}.o" for i in range(len(jobs))]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            compiling = ([*command, *job, "-c", "-o", target] for job, target in zip(jobs, objects, strict=True))
-            list(pool.map(partial(subprocess.run, check=True), compiling))
-        libraries = [f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
-        subprocess.run([*command, "-shared", *objects, *libraries, "-o", folder / "emulated.so"], check=True)
+    def __init__(self, folder: Path):
         torch.ops.load_library(folder / "emulated.so")
         super().__init__("cpu", "fastlif_emulated")
 

@@ -3,11 +3,11 @@
 from itertools import product
 from random import Random
 
+import emulation
 import pytest
 import test_backends
 import torch
 from cases import CASES, COMPACT, DELAYED, DTYPES, HARD, RESETS, SOFT, SURROGATES, Case, assert_same, run, tolerance
-from emulation import Emulated
 from hypothesis import given
 from test_channels import LAYOUTS, right, steps
 
@@ -20,8 +20,8 @@ from fastlif.ops.state import Keep, Layout
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    backend = Emulated(tmp_path_factory.mktemp("emulated"))
+def emulated(built):
+    backend = emulation.Emulated(built("emulated", emulation.build))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backends.BACKENDS, "emulated", backend)
         yield "emulated"

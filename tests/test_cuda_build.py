@@ -32,9 +32,12 @@ def cuobjdump() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory):
+def objects(built):
     """Object files of csrc/*.cu for all architectures."""
-    folder = tmp_path_factory.mktemp("cuda")
+    return {path.name.removesuffix(".cu.o"): str(path) for path in built("cuda", compile_all).glob("*.cu.o")}
+
+
+def compile_all(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv("FASTLIF_CUDA_ARCHS", ";".join(ARCHS))
@@ -45,8 +48,8 @@ def objects(tmp_path_factory):
         extension.define_macros = [recipe["TARGET"], *recipe["CUDA_MACROS"]]
         build = recipe["Build"](setuptools.Distribution())
         build.extensions, build.build_temp = [extension], str(folder)
-        paths = [build.cuda_object(NVCC, str(source)) for source in sorted(CSRC.glob("*.cu"))]
-    return {Path(path).name.removesuffix(".cu.o"): path for path in paths}
+        for source in sorted(CSRC.glob("*.cu")):
+            build.cuda_object(NVCC, str(source))
 
 
 @functools.cache
