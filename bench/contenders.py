@@ -130,7 +130,7 @@ def _ours() -> list[Contender]:
         form = partial(Case.form, surrogate=surrogate)
 
         def moves(case: Case, form=form, state=state) -> float:
-            return ours.moved_bytes(ours.kept(form(case), state), case.torch_dtype.itemsize)
+            return ours.moved_bytes(ours.kept(form(case), state), case)
 
         def note(case: Case, form=form, state=state) -> str:
             return f"keeps {ours.kept(form(case), state).name}, backend {ours.in_use(case)}"
