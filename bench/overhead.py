@@ -93,7 +93,8 @@ def _gradient(ctx, gs, gv, *_):
 def measure(case: Case, repeats: int) -> list[dict]:
     """A row for each backend and format, in seconds: the call, and `empty`, what does nothing and is the faster.
 
-    `twin` is the empty operator, `nobody` fastlif's own, given no neurons.
+    `twin` is the empty operator, `nobody` fastlif's own, given no neurons: both with the gradient that torch.library
+    registers, past whose layers an eager call of fastlif.lif goes (fastlif/ops/eager.py).
     """
     rows = []
     for backend in ("cpu",) if case.device == "cpu" else ("cuda", "triton"):
