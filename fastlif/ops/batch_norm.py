@@ -83,9 +83,10 @@ def backward(
     backend, own, count, group,
 ):  # fmt: skip
     size, stride = tuple(y.shape), tuple(y.stride())
-    gy, *totals, gweight, gbias = allocate_backward(
-        gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep, needs
-    )
+    gy, *totals, gweight, gbias = allocate_backward(  # the last two, if needed, come with the sums
+        gs, gv, y, v0, decay, gain, threshold, weight, bias, mean, inverse, state, bits, values, options, keep,
+        (*needs[:5], False, False),
+    )  # fmt: skip
     compiled = backend in COMPILED
     scale, shift = channels.affine(weight, bias, mean, inverse, compiled)
     wants_sums = needs[5] or needs[6] or (needs[0] and own)
@@ -110,9 +111,8 @@ def backward(
         if not wants_sums:
             return gy, *totals, gweight, gbias
         sums = channels.sums_of_neurons(by_neuron, size, stride)
-    *of_parameters, slope, offset = channels.gradients(sums, each, inverse, scale, compiled)
-    of_parameters = (g if need else mean.new_empty(0) for g, need in zip(of_parameters, needs[5:], strict=True))
-    outputs = gy, *totals, *of_parameters
+    of_weight, of_bias, slope, offset = channels.gradients(sums, each, inverse, scale, compiled)
+    outputs = gy, *totals, of_weight if needs[5] else gweight, of_bias if needs[6] else gbias
     if finished or not needs[0]:
         return outputs
     if group:
