@@ -33,10 +33,9 @@ Parts parts_of(const Tensor& sums) {
   return {static_cast<const double*>(sums.data_ptr()), sums.size(0), sums.size(2)};
 }
 
-// Row i of out [rows, channels].
 template <class F>
-F* row(const Tensor& out, int64_t i) {
-  return static_cast<F*>(out.data_ptr()) + i * out.size(1);
+F* numbers(const Tensor& t) {
+  return static_cast<F*>(t.data_ptr());
 }
 
 template <class F>
@@ -70,19 +69,20 @@ void channel_sums(Tensor rows, int64_t inner, Tensor parts) {
   cpu_channel_sums(p, type_of(rows));
 }
 
-// out [3, channels]: mean, 1 / deviation, and the variance of a sample.
-void statistics(Tensor sums, double count, double eps, Tensor out) {
-  with_type(out, [&]<class F>() {
-    for_channels(Statistics<F>{count, eps, row<F>(out, 0), row<F>(out, 1), row<F>(out, 2)}, parts_of(sums), out);
+// [channels] each: mean, 1 / deviation, and the variance of a sample.
+void statistics(Tensor sums, double count, double eps, Tensor mean, Tensor inverse, Tensor unbiased) {
+  with_type(mean, [&]<class F>() {
+    const Statistics<F> body{count, eps, numbers<F>(mean), numbers<F>(inverse), numbers<F>(unbiased)};
+    for_channels(body, parts_of(sums), mean);
   });
 }
 
-// out [2, channels]: scale and shift.
-void affine(MaybeTensor weight, MaybeTensor bias, Tensor mean, Tensor inverse, Tensor out) {
-  with_type(out, [&]<class F>() {
-    const AffineOf<F> body{numbers<F>(weight),  numbers<F>(bias), numbers<F>(mean),
-                           numbers<F>(inverse), row<F>(out, 0),   row<F>(out, 1)};
-    for_channels(body, {nullptr, 0, out.size(1)}, out);
+// [channels] each.
+void affine(MaybeTensor weight, MaybeTensor bias, Tensor mean, Tensor inverse, Tensor scale, Tensor shift) {
+  with_type(scale, [&]<class F>() {
+    const AffineOf<F> body{numbers<F>(weight),  numbers<F>(bias),  numbers<F>(mean),
+                           numbers<F>(inverse), numbers<F>(scale), numbers<F>(shift)};
+    for_channels(body, {nullptr, 0, scale.size(0)}, scale);
   });
 }
 
@@ -90,8 +90,13 @@ void affine(MaybeTensor weight, MaybeTensor bias, Tensor mean, Tensor inverse, T
 void gradients(Tensor sums, double count, Tensor inverse, Tensor scale, Tensor weight, Tensor bias, Tensor slope,
                Tensor offset) {
   with_type(scale, [&]<class F>() {
-    const auto to = [](const Tensor& t) { return static_cast<F*>(t.data_ptr()); };
-    const Gradients<F> body{count, to(inverse), to(scale), to(weight), to(bias), to(slope), to(offset)};
+    const Gradients<F> body{count,
+                            numbers<F>(inverse),
+                            numbers<F>(scale),
+                            numbers<F>(weight),
+                            numbers<F>(bias),
+                            numbers<F>(slope),
+                            numbers<F>(offset)};
     for_channels(body, parts_of(sums), scale);
   });
 }
@@ -101,8 +106,12 @@ void gradients(Tensor sums, double count, Tensor inverse, Tensor scale, Tensor w
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastlif, m) {
   m.def("native_channel_sums(Tensor rows, int inner, Tensor(a!) parts) -> ()");
-  m.def("native_statistics(Tensor sums, float count, float eps, Tensor(a!) out) -> ()");
-  m.def("native_affine(Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, Tensor(a!) out) -> ()");
+  m.def(
+      "native_statistics(Tensor sums, float count, float eps, Tensor(a!) mean, Tensor(b!) inverse,"
+      " Tensor(c!) unbiased) -> ()");
+  m.def(
+      "native_affine(Tensor? weight, Tensor? bias, Tensor mean, Tensor inverse, Tensor(a!) scale, Tensor(b!) shift)"
+      " -> ()");
   m.def(
       "native_gradients(Tensor sums, float count, Tensor inverse, Tensor scale, Tensor(a!) gweight, Tensor(b!) gbias,"
       " Tensor(c!) slope, Tensor(d!) offset) -> ()");

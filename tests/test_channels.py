@@ -57,7 +57,7 @@ def test_formulas_have_the_same_bits(parameters, compute):
     y = steps((5, 3, 11, 4), "contiguous", torch.float32)
     sums = channels.sums_and_squares(y)
     found = torch.empty(3, 11, dtype=compute)
-    torch.ops.fastlif.native_statistics(sums, 60.0, 1e-5, found)
+    torch.ops.fastlif.native_statistics(sums, 60.0, 1e-5, *found)
     total, squares = torch.ops.fastlif.channel_moments(y)
     mean, inverse, unbiased = channels.from_moments(total, squares, torch.tensor([60.0], dtype=F64), 1e-5, compute)
     assert found.equal(torch.stack([mean, inverse, unbiased]))

@@ -244,8 +244,8 @@ def test_formulas_of_channels(compute, emulated):
     found = []
     for operators, s in ((backends.BACKENDS[emulated].operators, sums), (torch.ops.fastlif, whole)):
         statistics, affine = torch.empty(3, 5, dtype=compute), torch.empty(2, 5, dtype=compute)
-        operators.native_statistics(s, 60.0, 1e-5, statistics)
-        operators.native_affine(weight, bias, *statistics[:2], affine)
+        operators.native_statistics(s, 60.0, 1e-5, *statistics)
+        operators.native_affine(weight, bias, *statistics[:2], *affine)
         gradients = [torch.empty(5, dtype=compute) for _ in range(4)]
         operators.native_gradients(s, 60.0, statistics[1], affine[0], *gradients)
         found.append([statistics, affine, *gradients])

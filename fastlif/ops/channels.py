@@ -82,9 +82,9 @@ def statistics(y: torch.Tensor, eps: float, compute: torch.dtype) -> tuple[torch
     """(mean, 1 / sqrt(biased variance + eps), unbiased variance) of every channel of y [T, B, C, ...], [C] each."""
     count = y.numel() // max(y.shape[2], 1)
     if y.dtype != torch.float64 and unwatched((y,)) and native.serves(y.device):
-        out = y.new_empty((3, y.shape[2]), dtype=compute)
-        torch.ops.fastlif.native_statistics(sums_and_squares(y), max(count, 1), eps, out)
-        return out.unbind()
+        found = tuple(y.new_empty(y.shape[2], dtype=compute) for _ in range(3))  # apart: backward keeps but two
+        torch.ops.fastlif.native_statistics(sums_and_squares(y), max(count, 1), eps, *found)
+        return found
     count = torch.full((1,), count, dtype=torch.float64, device=y.device)
     return from_moments(*torch.ops.fastlif.channel_moments(y), count, eps, compute)
 
@@ -100,10 +100,10 @@ def from_moments(total, squares, count, eps, compute):
 def affine(weight, bias, mean, inverse, compiled: bool):
     """(scale, shift), [C], in the membrane's dtype; by the extension if `compiled`."""
     if compiled:
-        out = mean.new_empty((2, len(mean)))
         own = (p if p is None else p.contiguous() for p in (weight, bias, mean, inverse))
-        torch.ops.fastlif.native_affine(*own, out)
-        return out.unbind()
+        found = mean.new_empty(len(mean)), mean.new_empty(len(mean))
+        torch.ops.fastlif.native_affine(*own, *found)
+        return found
     scale = inverse if weight is None else inverse * weight
     shift = -(mean * scale) if bias is None else bias - mean * scale
     return scale, shift
