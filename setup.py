@@ -48,9 +48,19 @@ def find_torch():
     return torch
 
 
+class NvccError(Exception):
+    """The compiler of CUDA failed."""
+
+
 def told_by(*command):
-    """What a command prints."""
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    """What nvcc prints; NvccError if it cannot."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except OSError as error:
+        raise NvccError(f"{' '.join(command)} failed: {error}") from None
+    if done.returncode != 0:
+        raise NvccError(f"{' '.join(command)} failed: {done.stdout}")
+    return done.stdout
 
 
 def nvcc_for(torch):
@@ -61,9 +71,13 @@ def nvcc_for(torch):
         return None, "this torch is built without CUDA"
     if not os.path.exists(nvcc):
         return None, "no nvcc (set CUDA_HOME)"
-    version = re.search(r"release (\d+)", told_by(nvcc, "--version")).group(1)
-    if version != torch.version.cuda.split(".")[0]:
-        return None, f"nvcc is of CUDA {version}, torch of CUDA {torch.version.cuda}"
+    try:
+        told = told_by(nvcc, "--version")
+    except NvccError as error:
+        return None, str(error)
+    version = re.search(r"release (\d+)", told)
+    if version is None or version.group(1) != torch.version.cuda.split(".")[0]:
+        return None, f"nvcc is of CUDA {version and version.group(1)}, torch of CUDA {torch.version.cuda}"
     return nvcc, None
 
 
@@ -71,10 +85,6 @@ def cuda_libraries(nvcc):
     """Where the CUDA runtime is: nvcc knows, which may be a wrapper."""
     with tempfile.NamedTemporaryFile(suffix=".cu") as empty:
         return re.findall(r'"-L([^"]+)"', told_by(nvcc, "--dryrun", "-c", empty.name))
-
-
-class NvccError(Exception):
-    """The compiler of CUDA failed."""
 
 
 class Build(build_ext):
@@ -91,8 +101,9 @@ class Build(build_ext):
         if wanted == "1" and nvcc is None:
             raise SystemExit(f"fastlif: FASTLIF_CUDA=1, but the CUDA kernels cannot be built: {why}")
         print(f"fastlif: {f'CUDA kernels with {nvcc}' if nvcc else f'no CUDA kernels: {why}'}", file=sys.stderr)
-        self.setup_extension(Path(torch.__file__).parent, nvcc)
+        self.force = True  # what lies there may be of another torch, or without CUDA
         try:
+            self.setup_extension(Path(torch.__file__).parent, nvcc)
             super().build_extensions()
         except NvccError as error:
             if wanted == "1":
@@ -154,7 +165,7 @@ extension = setuptools.Extension(
     "fastlif._C",
     [f"csrc/{name}.cpp" for name in SOURCES],
     depends=[str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*")],
-    extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fvisibility=hidden"],
+    extra_compile_args=["-std=c++20", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fvisibility=hidden", "-g0"],
     py_limited_api=True,  # it needs nothing of Python, not even its headers: torch loads it
     language="c++",
 )

@@ -113,7 +113,7 @@ def measure(shape: list[int], dtype: str, layout: str, device: str, repeats: int
     rows, nets, judge = [], {}, Judge(case, y, gs)
     for contender in contenders(device):
         row = own | {"contender": contender.name, "group": contender.group, "note": contender.note}
-        row["moved_bytes"] = contender.moves(y.itemsize)
+        row["moved_bytes"] = case.moved_bytes(contender.moves(y.itemsize))
         rows.append(row)
         if why := contender.missing(case):
             row |= {"status": "not available", "reason": why}

@@ -46,6 +46,10 @@ class Case:
     def title(self) -> str:
         return f"T={self.steps}, {self.neurons:,} neurons, {self.dtype}, {self.reset} reset, {self.device}"
 
+    def moved_bytes(self, each: float | None) -> float | None:
+        """Bytes a neuron-step that must move: `each`, and the final membrane, 4 bytes a neuron, which is an output."""
+        return None if each is None else each + 4 / max(self.steps, 1)
+
     def form(self, surrogate: str = "triangle") -> dict:
         """The neuron of this case, as options of fastlif.lif."""
         neuron = {"decay": 0.5, "gain": 1.0, "threshold": 1.0, "reset": self.reset}

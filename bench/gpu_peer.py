@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         done = subprocess.run(wheel, env=os.environ | environment(args.archs))
     if done.returncode or not args.install:
         return done.returncode
-    (built,) = args.out.glob("spikingjelly-*-cp*.whl")
+    built = max(args.out.glob("spikingjelly-*-cp*.whl"), key=lambda path: path.stat().st_mtime)
     return subprocess.run((*pip, "install", *options, "--upgrade", "--target", args.install, built)).returncode
 
 

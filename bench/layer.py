@@ -138,7 +138,7 @@ def start_row(case: Case, contender: Contender) -> dict:
     row = {"case": case.as_dict(), "contender": contender.name, "group": contender.group, "status": "ok", "note": ""}
     if why := contender.missing(case):
         return row | {"status": "not available", "reason": why}
-    return row | {"note": contender.note(case), "moved_bytes": contender.moves(case)}
+    return row | {"note": contender.note(case), "moved_bytes": case.moved_bytes(contender.moves(case))}
 
 
 def enlarge(case: Case, part: Case, contenders: list[Contender], data: Data, rows: dict[str, dict]) -> dict:

@@ -38,15 +38,14 @@ def kept(form: dict, state_name: str) -> state.Keep:
 
 
 def moved_bytes(keep: state.Keep, case: Case) -> float:
-    """Bytes per neuron-step that forward + backward must move: x, s, gs, gx, what is kept, written and read, and the
-    final membrane, 4 bytes a neuron.
+    """Bytes per neuron-step that forward + backward must move: x, s, gs, gx, and what is kept, written and read.
 
-    float32: 20 with x kept (backward reads it), 18 with the 1-byte code, 16.5 with two bits, and 4 / T. Membranes
-    stored at the borders of long runs are not counted.
+    float32: 20 with x kept (backward reads it), 18 with the 1-byte code, 16.5 with two bits. Membranes stored at the
+    borders of long runs are not counted; `Case.moved_bytes` adds the final one.
     """
     itemsize = case.torch_dtype.itemsize
     own = {state.Keep.INPUT: itemsize, state.Keep.CODE: 2, state.Keep.BITS: 0.5, state.Keep.SPIKES: 0.25}
-    return 4 * itemsize + own.get(keep, 0) + 4 / max(case.steps, 1)
+    return 4 * itemsize + own.get(keep, 0)
 
 
 class Kernel:

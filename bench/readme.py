@@ -43,7 +43,7 @@ def of_device(folder: Path, link: Path) -> str:
     lines = [f"On an {name} ({where}{copying(folder)}), commit {commit}: {targets.counted(verdicts)}."]
     lines += [f"[All steps]({link}/summary.md), [what is missing]({link}/targets.md).", ""]
     lines += [row.rsplit("|", 2)[0] + "|" for row in targets.rows_of(verdicts)]
-    lines += ["", *layers(folder), "", *networks(folder)]
+    lines += ["", targets.NOTE, *layers(folder), "", *networks(folder)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -69,7 +69,8 @@ def networks(folder: Path) -> list[str]:
     """A training step of VGGSNN: milliseconds, and peak memory."""
 
     def cells(row: dict, rows: list[dict]) -> list[str]:
-        return [f"{median(row) * 1e3:.3g}", f"{row['peak_bytes'] / 1e6:.0f}"]
+        peak = row.get("peak_bytes")
+        return [f"{median(row) * 1e3:.3g}", f"{peak / 1e6:.0f}" if peak else ""]
 
     head = [f"{amp or 'float32'} {what}" for amp in AMPS for what in ("ms", "MB")]
     cases = [{"steps": 10, "batch": 32, "size": 48, "amp": amp} for amp in AMPS]

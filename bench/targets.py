@@ -16,6 +16,11 @@ RESETS, DTYPES = ("soft", "hard"), ("float32", "bfloat16")
 FORMATS = ("triangle exact", "triangle compact", "rectangle exact")
 FUSED, HALF = ("spikingjelly cuda", "spikingjelly triton"), ("spikingjelly half",)  # half: h in x's dtype, inexact
 TESTED = ("tests-cuda", "tests-triton")
+NOTE = """\
+Bandwidth counts what must move: x, the spikes and both gradients, what is kept, and the final membrane, an output of
+4/T bytes a neuron and step. SpikingJelly is its fastest backend that is exact; one that keeps h in bfloat16 is judged
+apart. Beside torch.compile T=128 is one case: float32, soft reset, 1 M neurons. A network's memory is with its weights.
+"""
 
 
 def targets() -> Iterator[Target | Proof]:
@@ -124,7 +129,7 @@ def commits(folder: Path) -> list[str]:
 def write(folder: Path) -> str:
     """Write targets.md of a results folder; returns it."""
     verdicts = judged(folder)
-    lines = ["# Targets", "", f"{counted(verdicts)}.", "", *commits(folder), *rows_of(verdicts)]
+    lines = ["# Targets", "", f"{counted(verdicts)}.", "", NOTE, *commits(folder), *rows_of(verdicts)]
     text = "\n".join(lines) + "\n"
     (folder / "targets.md").write_text(text)
     return text

@@ -131,6 +131,10 @@ class Run:
         weights = torch.randn(output.shape, generator=generator, device=output.device).to(output.dtype)
         return output.detach(), list(torch.autograd.grad(output, list(self.net.parameters()), weights))
 
+    def own_bytes(self) -> int:
+        """Parameters and buffers."""
+        return sum(tensor.nbytes for tensor in (*self.net.parameters(), *self.net.buffers()))
+
     def kept_bytes(self) -> int:
         """What autograd keeps of the forward pass; parameters, buffers and the input do not count."""
         own = [self.x, *self.net.parameters(), *self.net.buffers()]
@@ -263,7 +267,7 @@ def run_all(work: Workload, contenders: list[Contender], plain: Contender, repea
             continue
         if row["status"] == "ok":
             runs[contender.name] = run
-            row["peak_bytes"] = peak.of_device(run.step) if work.device == "cuda" else None
+            row["peak_bytes"] = peak.of_device(run.step) + run.own_bytes() if work.device == "cuda" else None
     if repeats:
         rounds = tqdm(range(repeats), desc="steps", leave=False, file=sys.stderr)
         times = alternate({name: run.step for name, run in runs.items()}, work.device, rounds, warm_up=1)

@@ -113,20 +113,27 @@ class Proof:
         summary = read(folder / "summary.json", "steps")
         if isinstance(summary, str):
             return Verdict(UNKNOWN, why=summary)
-        records = {name: summary["steps"].get(name, {"status": "not run"}) for name in self.steps}
+        records = {name: record_of(summary, name) for name in self.steps}
         tests = [t for record in records.values() for t in record.get("tests", ()) if self.test in ("", t["test"])]
         passed = {backend: sum(t["passed"] for t in tests if t["place"] == f"cuda-{backend}") for backend in BACKENDS}
         failed = [f"{t['test']}: {t['failed']} failed" for t in tests if t["failed"]]
+        said = {name: ": ".join(filter(None, (f"{name} {r['status']}", r.get("said")))) for name, r in records.items()}
+        absent = [said[name] for name, record in records.items() if record["status"] not in ("ok", "failed")]
         if self.test:
-            absent = [f"{backend}: none passed" for backend, count in passed.items() if not count]
+            absent += [f"{backend}: none passed" for backend, count in passed.items() if not count]
         else:
-            said = {name: f"{name} {record['status']}: {record.get('said') or '?'}" for name, record in records.items()}
             failed += [said[name] for name, record in records.items() if record["status"] == "failed"]
-            absent = [said[name] for name, record in records.items() if record["status"] not in ("ok", "failed")]
             empty = [name for name, r in records.items() if "tests" in r and not any(t["passed"] for t in r["tests"])]
             absent += [f"{name}: no test passed" for name in empty]
         measured = ", ".join(f"{backend}: {count} passed" for backend, count in passed.items() if count)
         return verdict(True, bool(failed), bool(absent), measured, [*failed, *absent])
+
+
+def record_of(summary: dict, name: str) -> dict:
+    """A step's record, if it is of the summary's own commit."""
+    record = summary["steps"].get(name, {"status": "not run"})
+    commit = record.get("commit", summary.get("commit"))
+    return record if commit == summary.get("commit") else {"status": "not run", "said": f"ok, but of commit {commit}"}
 
 
 def read(path: Path, key: str = "rows") -> dict | str:

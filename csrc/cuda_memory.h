@@ -58,7 +58,9 @@ FASTLIF_INLINE double next_above(const double& t) {
 }
 
 inline double inverse(double scale) { return is_power_of_two(scale) ? 1 / scale : 0; }
-inline float inverse(float scale) { return scale >= 0x1p-60f && scale <= 0x1p60f ? 1 / scale : 0; }
+inline float inverse(float scale) {
+  return is_power_of_two(scale) || (scale >= 0x1p-60f && scale <= 0x1p60f) ? 1 / scale : 0;
+}
 
 // P numbers to calculate with.
 template <class F, int P>

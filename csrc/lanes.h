@@ -93,8 +93,11 @@ FASTLIF_INLINE R magnitude(const R& z) {
 template <class R>
 FASTLIF_INLINE R next_above(const R& t) {
   using U = Vec<std::conditional_t<sizeof(t[0]) == 8, uint64_t, uint32_t>, sizeof(t) / sizeof(t[0])>;
-  const U bits = bits_as<U>(t), next = t > R{} ? bits + 1 : (t < R{} ? bits - 1 : U{} + 1);
-  return t == t ? bits_as<R>(next) : t;
+  const U bits = bits_as<U>(t);
+  const R next = bits_as<R>(U(t > R{} ? bits + 1 : (t < R{} ? bits - 1 : U{} + 1)));
+  // where subnormal numbers count as 0 (torch.set_flush_denormal), the least that does not
+  const R least = R{} + std::numeric_limits<std::decay_t<decltype(t[0])>>::min(), above = next <= t ? least : next;
+  return t == t ? above : t;
 }
 
 // float: within 2 ulp. x = n * log(2) + r, a polynomial of r, and 2^n by its bits.

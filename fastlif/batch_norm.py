@@ -2,9 +2,9 @@
 
 import torch
 
-from .checks import check_norm
+from .checks import check_norm, refuse_transforms
 from .functional import prepare
-from .neuron import Neuron
+from .neuron import Neuron, _number
 from .ops import batch_norm, channels
 from .ops import state as formats
 
@@ -42,8 +42,8 @@ def batch_norm_lif(
         weight, bias: [C], 1 and 0 by default.
         v0, decay, gain, threshold, backend, and the other options: as for `fastlif.lif` (its bias is `bias_current`).
         training: normalize by y's own mean and (biased) variance.
-        momentum: weight of this call's mean and (unbiased) variance in the running ones.
-        eps: added to the variance.
+        momentum: weight of this call's mean and (unbiased) variance in the running ones, in [0, 1].
+        eps: added to the variance; not negative.
         group: name of the process group (torch.distributed) over whose ranks the statistics are taken, None for this
             process alone.
 
@@ -53,6 +53,7 @@ def batch_norm_lif(
     Raises:
         TypeError, ValueError: as `fastlif.lif`; y without a channel axis; statistics of a single value per channel.
     """
+    momentum, eps = _number("momentum", momentum, 0.0, 1.0), _number("eps", eps, 0.0)
     named = {"bias": options.pop("bias_current", 0.0), **options}
     tensors = [p if isinstance(p, torch.Tensor) else None for p in (decay, gain, threshold)]
     decay, gain, threshold = (n if p is None else None for n, p in zip((decay, gain, threshold), tensors, strict=True))
@@ -71,9 +72,10 @@ def run(
     y, params, own, dtype, backend = prepare(neuron, y, v0, decay, gain, threshold, backend)
     compute = formats.membrane_dtype(y.dtype)
     check_norm(y, running_mean, running_var, weight, bias)
+    refuse_transforms(running_mean, running_var, weight, bias)
     weight, bias = (None if p is None else p.to(compute) for p in (weight, bias))
     own_statistics = training or running_mean is None
-    if own_statistics and not group and y.numel() == y.shape[2]:
+    if own_statistics and not group and y.numel() == y.shape[2] != 0:
         raise ValueError(
             f"batch norm needs more than one value per channel to take statistics of, got y {list(y.shape)}"
         )

@@ -63,7 +63,7 @@ def check_param(name: str, p: torch.Tensor, x: torch.Tensor, compute: torch.dtyp
     if p.device != x.device:
         raise ValueError(f"{name} must be on x's device, {x.device}, got {p.device}")
     lined_up = zip(reversed(p.shape), reversed(step), strict=False)
-    if p.dim() > len(step) or any(own not in (1, allowed) for own, allowed in lined_up):
+    if p.dim() > len(step) or any(own != 1 and own != allowed for own, allowed in lined_up):
         raise ValueError(f"{name} must broadcast against one step of x, {list(step)}, got {list(p.shape)}")
     return p.to(compute)
 

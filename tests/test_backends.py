@@ -123,6 +123,32 @@ def test_nan_and_infinity(surrogate, reset, place):
             torch.testing.assert_close(got[name].cpu(), want[name], equal_nan=True, **close)
 
 
+@pytest.mark.parametrize("state", ("exact", "compact"))
+@pytest.mark.parametrize("exponent", (-70, -61, 61, 70))
+def test_windows_of_any_width(exponent, state, place):
+    """Powers of two, by which a division may be a product, far from one."""
+    check(Case({**HARD, "surrogate": ("triangle", 2.0**exponent, 1.0), "state": state}, grid=True), place)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=("float32", "float64"))
+def test_subnormal_numbers_as_zero(dtype, place):
+    """What is not above the threshold, a subnormal number being 0 with torch.set_flush_denormal(True)."""
+    device, backend = place
+    if device != "cpu" or not torch.set_flush_denormal(True):
+        pytest.skip("needs a CPU that has this mode")
+    try:
+        tiny = torch.finfo(dtype).tiny
+        x = torch.tensor([0, -0.0, tiny / 4, -tiny / 4, tiny, -tiny, 2 * tiny, torch.inf, torch.nan], dtype=dtype)
+        x = x.repeat(3, 30)
+        for number in (0.0, -0.0, tiny / 8, -tiny / 8, tiny, -tiny, torch.inf):
+            for threshold in (torch.tensor(number, dtype=dtype), *([number] if number < 1 else [])):
+                options = {"threshold": threshold, "fire_on_equal": False, "reset": "none", "decay": 0.0}
+                want, _ = fastlif.lif(x, **options, backend="reference")
+                assert fastlif.lif(x, **options, backend=backend)[0].equal(want), (number, threshold)
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_hard_reset_selects_after_infinity(place):
     device, backend = place
     x = torch.tensor([[torch.inf], [0.0], [2.0]], device=device)

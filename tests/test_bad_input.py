@@ -294,6 +294,14 @@ def test_forward_mode(name):
         fastlif.lif(primal if name == "x" else rest["x"])  # beside dual numbers, others are welcome
 
 
+@pytest.mark.parametrize("name", ("running_mean", "running_var", "weight", "bias"))
+def test_forward_mode_of_batch_norm(name):
+    given_ones = dict.fromkeys(("running_mean", "running_var", "weight", "bias"), torch.ones(4))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=given(r"fastlif\.lif", "forward-mode")):
+        dual = forward_ad.make_dual(torch.ones(4), torch.ones(4))
+        fastlif.batch_norm_lif(torch.randn(3, 2, 4), **given_ones | {name: dual})
+
+
 @pytest.mark.parametrize("name", ("x", "v0", "decay"))
 def test_vmap(name):
     arguments = {"x": torch.randn(5, 4), "v0": torch.zeros(4), "decay": torch.tensor(0.5)}

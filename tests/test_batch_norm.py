@@ -223,6 +223,12 @@ def test_bad_input():
         fastlif.batch_norm_lif(torch.randn(1, 1, 4))
     with pytest.raises(ValueError, match="go together"):
         fastlif.batch_norm_lif(y, torch.zeros(4))
+    with pytest.raises(TypeError, match="momentum must be a number, got NoneType"):
+        fastlif.batch_norm_lif(y, momentum=None)
+    with pytest.raises(ValueError, match=r"momentum must be finite and in \[0, 1\], got 2"):
+        fastlif.batch_norm_lif(y, momentum=2)
+    with pytest.raises(ValueError, match=r"eps must be finite and in \[0, inf\], got -1"):
+        fastlif.batch_norm_lif(y, eps=-1)
     with pytest.raises(ValueError, match="channels must be a positive integer"):
         fastlif.BatchNormLIF(0)
     empty = torch.randn(0, 2, 4, 5)

@@ -79,6 +79,21 @@ def test_hooks_may_change_strides(make):
     assert_equal(results(hooked, y, hooks), results(plain, y))
 
 
+@pytest.mark.parametrize("value", (torch.nan, torch.inf, -torch.inf))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64, torch.bfloat16), ids=str)
+def test_running_statistics_keep_infinity_where_it_is(dtype, value):
+    """A step that is not finite spoils no gradient that it does not in the reference."""
+    y = torch.randn(4, 2, 3, 5, dtype=dtype)
+    y[2, 0, 1, 1] = value
+    found = []
+    for backend in BACKENDS:
+        net = fastlif.BatchNormLIF(3, reset="hard", detach_reset=True, surrogate="rectangle", backend=backend)
+        found.append(results(net.to(torch.promote_types(dtype, torch.float32)).eval(), y))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    assert not found[0][1].isnan().all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_of_batch_norm_needs_a_gradient(backend):
     """Only decay, threshold or v0 does: no sums, and no gradient of y."""

@@ -136,10 +136,12 @@ def test_kept_bytes(name, reset, per_neuron_step):
     assert per_neuron_step <= kept / case.neuron_steps <= per_neuron_step + 0.02
 
 
-@pytest.mark.parametrize(("dtype", "moved"), [("float32", (16.75, 18.25, 20.25)), ("bfloat16", (8.75, 10.25, 10.25))])
+@pytest.mark.parametrize(("dtype", "moved"), [("float32", (16.5, 18, 20)), ("bfloat16", (8.5, 10, 10))])
 def test_bytes_that_must_move(dtype, moved):
     case = replace(TINY, steps=16, dtype=dtype, device="cuda")
     assert tuple(named(f"fastlif {name}").moves(case) for name in ours.FORMATS) == moved
+    assert case.moved_bytes(moved[0]) == moved[0] + 0.25, "and the final membrane, 4 bytes a neuron"
+    assert case.moved_bytes(None) is None
     theirs = {"float32": (24, 24), "bfloat16": (16, 12)}[dtype]
     assert tuple(named(f"spikingjelly {name} triangle").moves(case) for name in ("triton", "half")) == theirs
 

@@ -130,6 +130,12 @@ def test_proofs(proof, tmp_path):
     summary(tmp_path, **steps)
     assert proof.judge(tmp_path).outcome == MET
     *rest, last = proof.steps
+    for status, outcome in (("stopped", UNKNOWN), ("failed", MET if proof.test else MISSED)):
+        summary(tmp_path, **steps | {last: steps[last] | {"status": status}})
+        assert proof.judge(tmp_path).outcome == outcome
+    summary(tmp_path, **steps | {last: steps[last] | {"commit": "another"}})
+    found = proof.judge(tmp_path)
+    assert found.outcome == UNKNOWN and "of commit another" in found.why
     if proof.test:
         for tests, outcome in (
             (counted(test, 0), UNKNOWN),

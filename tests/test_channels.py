@@ -113,7 +113,7 @@ def test_no_copy_in_float64(extension, monkeypatch):
 
 
 def test_layers_of_no_samples_and_no_channels():
-    for shape in ((0, 2, 3, 4), (3, 0, 3, 4)):
+    for shape in ((0, 2, 3, 4), (3, 0, 3, 4), (3, 2, 0, 4)):
         y = torch.randn(shape, requires_grad=True)
         spikes, _ = fastlif.batch_norm_lif(y, training=True)
         spikes.sum().backward()

@@ -141,6 +141,18 @@ def test_a_layer_alone(options, train):
     assert counter.frame_count <= 2
 
 
+@pytest.mark.parametrize("make", (
+    lambda channels: fastlif.LIF(channels=channels, learn_threshold=True),
+    lambda channels: fastlif.BatchNormLIF(channels, learn_decay=True, by_channel=True),
+))  # fmt: skip
+def test_a_number_of_channels_that_changes(make):
+    """Dynamo makes it a symbol."""
+    for channels in (3, 5, 6):
+        layer, x = make(channels), torch.randn(6, 2, channels, 4)
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=channels == 6 or None)
+        assert compiled(x).equal(layer(x))
+
+
 def test_layouts_survive_compilation():
     layer = fastlif.LIF(0.8)
     compiled = torch.compile(layer, fullgraph=True, backend="inductor")

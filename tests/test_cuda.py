@@ -61,6 +61,12 @@ def test_nan_and_infinity(surrogate, reset, emulated):
     test_backends.test_nan_and_infinity(surrogate, reset, ("cpu", emulated))
 
 
+@pytest.mark.parametrize("state", ("exact", "compact"))
+@pytest.mark.parametrize("exponent", (-70, -61, 61, 70))
+def test_windows_of_any_width(exponent, state, emulated):
+    test_backends.test_windows_of_any_width(exponent, state, ("cpu", emulated))
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=("float32", "bfloat16"))
 @pytest.mark.parametrize("options", (SOFT, HARD), ids=str)
 @pytest.mark.parametrize("shifted", ("x", "v0", "gs", "gv"))

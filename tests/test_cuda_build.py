@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import setuptools
@@ -31,6 +32,34 @@ def cuobjdump() -> str | None:
     return shutil.which("cuobjdump") or (str(bundled) if bundled and bundled.exists() else None)
 
 
+def run_setup(patch) -> dict:
+    """What setup.py defines, from the root."""
+    patch.chdir(ROOT)
+    patch.setattr(setuptools, "setup", lambda **_: None)
+    return runpy.run_path("setup.py")
+
+
+def test_a_broken_nvcc(monkeypatch, tmp_path):
+    """Is a reason to build without CUDA, said in full, and no traceback."""
+    nvcc_for = run_setup(monkeypatch)["nvcc_for"]
+    torch = SimpleNamespace(version=SimpleNamespace(cuda="13.0"))
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    for script, why in (
+        (None, "no nvcc"),
+        ("echo no licence; exit 1", "nvcc --version failed: no licence"),
+        ("echo nothing", "nvcc is of CUDA None, torch of CUDA 13.0"),
+        ("echo release 12.9", "nvcc is of CUDA 12, torch of CUDA 13.0"),
+        ("echo release 13.1", None),
+    ):
+        if script is not None:
+            nvcc.write_text(f"#!/bin/sh\n{script}\n")
+            nvcc.chmod(0o755)
+        found, told = nvcc_for(torch)
+        assert (found, told) == (str(nvcc), None) if why is None else found is None and why in told
+
+
 @pytest.fixture(scope="module")
 def objects(built):
     """Object files of csrc/*.cu for all architectures."""
@@ -39,10 +68,8 @@ def objects(built):
 
 def compile_all(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
         patch.setenv("FASTLIF_CUDA_ARCHS", ";".join(ARCHS))
-        patch.setattr(setuptools, "setup", lambda **_: None)
-        recipe = runpy.run_path("setup.py")
+        recipe = run_setup(patch)
         extension = recipe["extension"]
         extension.include_dirs = [str(TORCH / "include"), "csrc"]
         extension.define_macros = [recipe["TARGET"], *recipe["CUDA_MACROS"]]

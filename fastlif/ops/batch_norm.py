@@ -88,6 +88,7 @@ def backward(
         (*needs[:5], False, False),
     )  # fmt: skip
     compiled = backend in COMPILED
+    mean, inverse = mean.contiguous(), inverse.contiguous()  # hooks may have changed their strides
     scale, shift = channels.affine(weight, bias, mean, inverse, compiled)
     wants_sums = needs[5] or needs[6] or (needs[0] and own)
     in_place = wants_sums and backend == "cpu" and y.dtype.itemsize >= 4  # no rounding of dL/dx in between
@@ -104,7 +105,7 @@ def backward(
     asked = [needs[0] and (in_place or not wants_sums), *needs[1:5], wants_sums, wants_sums]
     finished = in_place and needs[0] and own and not group and channels_stay_in_cache(y)
     if finished:
-        sums = torch.zeros((1, 2, size[2]), dtype=torch.float64)
+        sums = torch.zeros((1, 2, size[2]), dtype=torch.float64, device=y.device)
         run(asked, at_once=(sums[0], inverse, each))
     else:
         run(asked)
@@ -118,12 +119,13 @@ def backward(
     if group:
         everywhere = all_reduce(sums.sum(0), group) / count
         slope, offset = channels.slope_and_offset(*everywhere, inverse, scale)
-    if in_place and y.numel():
-        nothing = () if own else (torch.zeros_like(scale),) * 2
-        of_channels = scale, mean, *(nothing or (slope, offset))
-        torch.ops.fastlif.native_finish(matrix(gy), matrix(y), *of_channels, channel_stride(size, stride))
-    else:
+    if not in_place or not y.numel():
         run([True, *(False,) * 6], *((slope, offset) if own else ()))
+    elif own:
+        inner = channel_stride(size, stride)
+        torch.ops.fastlif.native_finish(matrix(gy), matrix(y), scale, mean, slope, offset, inner)
+    else:
+        gy.mul_(scale.view(-1, *(1,) * (y.dim() - 3)))
     return outputs
 
 

@@ -26,15 +26,15 @@ def vector(v: torch.Tensor) -> torch.Tensor:
 
 
 def like_step(v: torch.Tensor, size, stride) -> torch.Tensor:
-    """v, [...], with the strides of a step of x; copied only if it has others."""
-    if tuple(v.stride()) == tuple(stride[1:]):
+    """v, [...], with the strides of a step of x; copied only if it has others, or no memory."""
+    if tuple(v.stride()) == tuple(stride[1:]) and not v._is_zerotensor():
         return v
     return torch.empty_strided(size[1:], stride[1:], dtype=v.dtype, device=v.device).copy_(v)
 
 
 def like_steps(g: torch.Tensor, size, stride) -> torch.Tensor:
-    """g, [T, ...], with steps strided as `stride` says; copied only if they are strided otherwise."""
-    if tuple(g.stride()[1:]) == tuple(stride[1:]):
+    """g, [T, ...], with steps strided as `stride` says; copied only if they are not, or have no memory."""
+    if tuple(g.stride()[1:]) == tuple(stride[1:]) and not g._is_zerotensor():
         return g
     return torch.empty_strided(size, stride, dtype=g.dtype, device=g.device).copy_(g)
 
@@ -142,8 +142,9 @@ class BackwardCall(Call):
         mean, slope, offset, *at_once = through
         self.at_once = at_once or (None, None, 0.0)
         self.mean, self.slope, self.offset = (by_channel(p, size, stride) for p in (mean, slope, offset))
-        self.state, self.bits = state, bits
-        self.x = None if x is None else like_steps(x, size, stride)  # hooks may have changed its strides
+        # hooks may have changed the strides of what was kept
+        self.state, self.bits = state.contiguous(), None if bits is None else bits.contiguous()
+        self.x = None if x is None else like_steps(x, size, stride)
         self.gs = None if gs is None else like_steps(gs, size, stride)
         self.gv = None if gv is None else like_step(gv, size, stride)
         self.gx, self.gv0, self.gdecay, self.ggain, self.gthreshold, self.gshift, self.gscale = outputs

@@ -11,7 +11,7 @@ from .call import channel_stride, matrix
 from .eager import unwatched
 
 WARPS = 2048  # of a GPU at work on a sum: enough for its memory to be busy, few enough to add up what each has found
-FEWEST = 1024  # numbers of a channel for which there is a warp more
+EACH = 1024  # numbers of a channel at least for a warp
 
 TAGS = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
 library = torch.library.Library("fastlif", "FRAGMENT")
@@ -72,9 +72,9 @@ def sums_of_neurons(totals: list[torch.Tensor], size, stride) -> torch.Tensor:
 def empty_parts(rows: torch.Tensor, channels: int, inner: int) -> torch.Tensor:
     """[parts, 2, channels] float64 to be filled with sums of rows: on a CPU in one part, which is added to."""
     if rows.device.type == "cpu":
-        return torch.zeros((1, 2, channels), dtype=torch.float64)
+        return torch.zeros((1, 2, channels), dtype=torch.float64, device=rows.device)
     warps = -(-channels // 128) if inner == 1 else channels
-    parts = max(1, min(WARPS // warps, rows.numel() // channels // FEWEST))
+    parts = max(1, min(WARPS // warps, rows.numel() // channels // EACH))
     return torch.empty((parts, 2, channels), dtype=torch.float64, device=rows.device)
 
 
@@ -113,7 +113,7 @@ def gradients(sums, count: float, inverse, scale, compiled: bool):
     """(gweight, gbias, slope, offset), [C], from the sums [parts, 2, C] of dL/dx and of dL/dx * (y - mean)."""
     if compiled:
         found = [torch.empty_like(scale) for _ in range(4)]
-        torch.ops.fastlif.native_gradients(sums, count, inverse.contiguous(), scale, *found)
+        torch.ops.fastlif.native_gradients(sums, count, inverse, scale, *found)
         return found
     shifted, scaled = sums.sum(0)
     of_parameters = (scaled * inverse).to(scale.dtype), shifted.to(scale.dtype)

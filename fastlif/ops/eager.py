@@ -3,6 +3,10 @@
 import torch
 
 PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}
+ALWAYS = sum(
+    torch._C.DispatchKeySet(key).raw_repr()
+    for key in (torch._C.DispatchKey.BackendSelect, torch._C.DispatchKey.ADInplaceOrView)
+)  # of the dispatcher, on every thread; traces, transforms (vmap) and modes add keys of theirs
 
 
 def below_autograd(operator, kernel, tensors: int):
@@ -21,13 +25,14 @@ def below_autograd(operator, kernel, tensors: int):
 
 
 def unwatched(tensors) -> bool:
-    """Whether a call with these tensors is its kernel's business alone: no graph, subclass, mode or profiler."""
+    """Whether a call with these tensors is its kernel's business alone: no trace, transform, dispatch mode or profiler,
+    no subclass, and tensors whose memory has what they are."""
     return (
         not torch.compiler.is_compiling()
         and PLAIN.issuperset(map(type, tensors))
-        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._dispatch_tls_local_include_set().raw_repr() | ALWAYS == ALWAYS
         and not torch.autograd._profiler_enabled()
-        and not any(t.is_meta for t in tensors if t is not None)
+        and not any(t.is_meta or t.is_neg() for t in tensors if t is not None)
     )
 
 
@@ -46,7 +51,7 @@ def with_gradient(name: str, operator, below, setup_context, gradient):
     function = type(name, (torch.autograd.Function,), static)
 
     def call(needs_grad: bool, *inputs):
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch._C._is_tracing():
             return operator(*inputs)
         return (function.apply if needs_grad else below)(*inputs)
 

@@ -4,17 +4,18 @@ import importlib.util
 
 import torch
 
+NEWEST = "native_statistics"  # of the operators: an extension without it is an older one
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # numbered as in csrc/run.h
 
 
 def load() -> tuple[str | None, str | None]:
-    """(the extension's path, why it is missing). Loading it registers fastlif::native_forward and native_backward."""
+    """(the extension's path, why it is missing). Loading it registers the operators fastlif::native_... and others."""
     try:
         found = importlib.util.find_spec("fastlif._C")
         if found is None:
             raise ImportError("it has not been built")
         torch.ops.load_library(found.origin)
-        if not hasattr(torch.ops.fastlif, "native_forward"):
+        if not hasattr(torch.ops.fastlif, NEWEST):
             raise ImportError("it is not of this version of fastlif")
     except (ImportError, OSError, RuntimeError) as error:
         return None, f"the compiled extension fastlif._C cannot be loaded ({error}); reinstall with: pip install -e ."

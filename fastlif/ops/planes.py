@@ -5,6 +5,7 @@ from math import prod
 import torch
 
 from . import native
+from .reference import pack, unpack
 
 library = torch.library.Library("fastlif", "FRAGMENT")
 library.define(
@@ -33,8 +34,7 @@ def pack_spikes(x, rows=1):
     if native.serves(x.device):
         torch.ops.fastlif.pack_bits(values, plane)
     else:
-        padded = torch.nn.functional.pad((values != 0).to(torch.uint8), (0, -values.shape[1] % 8))
-        torch.sum(padded.view(rows, -1, 8) << eight(x), 2, dtype=torch.uint8, out=plane)
+        plane.copy_(pack(values != 0))
     return plane
 
 
@@ -55,13 +55,8 @@ def unpack_spikes(plane, size, stride, dtype, after=None):
     if native.serves(plane.device):
         torch.ops.fastlif.unpack_bits(plane, values)
     else:
-        bits = plane.unsqueeze(2) >> eight(plane) & 1
-        values.copy_(bits.flatten(1)[:, :neurons])
+        values.copy_(unpack(plane, neurons))
     return x
-
-
-def eight(like: torch.Tensor) -> torch.Tensor:
-    return torch.arange(8, dtype=torch.uint8, device=like.device)
 
 
 library.impl("pack_spikes", pack_spikes, "CompositeExplicitAutograd")

@@ -86,15 +86,15 @@ def surrogate(call: Call, c: Constants, z: torch.Tensor) -> torch.Tensor:
 
 
 def pack(mask: torch.Tensor) -> torch.Tensor:
-    """[N] bool -> [ceil(N / 8)] uint8; neuron n is bit n % 8 of byte n // 8."""
-    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
+    """[..., N] bool -> [..., ceil(N / 8)] uint8; neuron n is bit n % 8 of byte n // 8."""
+    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    return (padded << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
 
 
 def unpack(plane: torch.Tensor, neurons: int) -> torch.Tensor:
     """The inverse of `pack`."""
-    bits = plane[:, None] >> torch.arange(8, dtype=torch.uint8, device=plane.device)
-    return (bits & 1).bool().view(-1)[:neurons]
+    bits = plane.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=plane.device)
+    return (bits & 1).bool().flatten(-2)[..., :neurons]
 
 
 def encode(call: Call, c: Constants, h: torch.Tensor, s: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The Triton backend: launches its two kernels on CUDA tensors, or on any tensors in Triton's interpreter."""
+"""The Triton backend: launches its kernels on CUDA tensors, or on any tensors in Triton's interpreter."""
 
 import contextlib
 import functools
@@ -186,7 +186,7 @@ def channel_sums(rows: torch.Tensor, inner: int, parts: torch.Tensor) -> None:
     per_row = rows.shape[1] // (inner * channels)
     span = 32 if inner == 1 else min(1024, 1 << (inner - 1).bit_length())
     with on(rows.device):
-        load()[0][2][count, -(-channels // span) if inner == 1 else channels](
+        load()[0][2][-(-channels // span) if inner == 1 else channels, count](
             rows, parts[:, 0], parts[:, 1] if parts.shape[1] == 2 else None, rows.stride(0), parts.stride(0), inner,
             channels, per_row, rows.shape[0] * per_row, count, inner == 1, 1024 // span, span, num_warps=WARPS,
             enable_fp_fusion=False,

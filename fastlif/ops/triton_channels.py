@@ -12,7 +12,7 @@ def channel_sums_kernel(
     SIDE_BY_SIDE: tl.constexpr, RUNS: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
     """Add up RUNS runs at a time: SPAN neurons of a channel, or with inner == 1 SPAN channels SIDE_BY_SIDE."""
-    part, group = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    group, part = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     start, stop = part * runs // parts, (part + 1) * runs // parts
     span = tl.arange(0, SPAN)[None, :]
     total, second = tl.zeros([RUNS, SPAN], tl.float64), tl.zeros([RUNS, SPAN], tl.float64)
