@@ -205,7 +205,7 @@ def test_sums_compiled(squares, inner, dtype, monkeypatch, tmp_path):
     def launch(*values, num_warps, enable_fp_fusion):
         arguments.update(zip(kernel.arg_names, values, strict=True))
 
-    monkeypatch.setattr(ops.triton, "load", lambda: ((None, None, {(4, 2 if inner == 1 else 64): launch}), None))
+    monkeypatch.setattr(ops.triton, "load", lambda: ((None, None, {(2 if inner == 1 else 64, 4): launch}), None))
     ops.triton.channel_sums(torch.empty(8, 64 * inner, dtype=dtype), inner, torch.empty(4, 1 + squares, 64, dtype=F64))
     ptx, _, spilled = compiled(kernel, arguments, tmp_path / "cubin")
     assert spilled == 0 and "fma.rn.f64" not in ptx
