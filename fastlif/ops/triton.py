@@ -184,10 +184,11 @@ def channel_sums(rows: torch.Tensor, inner: int, parts: torch.Tensor) -> None:
     """As fastlif::native_channel_sums: rows [R, N] into parts [parts, 1 or 2, channels], float64."""
     count, _, channels = parts.shape
     per_row = rows.shape[1] // (inner * channels)
+    runs, dense = rows.shape[0] * per_row, rows.stride(0) == rows.shape[1]
     span = 32 if inner == 1 else min(1024, 1 << (inner - 1).bit_length())
     with on(rows.device):
         load()[0][2][-(-channels // span) if inner == 1 else channels, count](
             rows, parts[:, 0], parts[:, 1] if parts.shape[1] == 2 else None, rows.stride(0), parts.stride(0), inner,
-            channels, per_row, rows.shape[0] * per_row, count, inner == 1, 1024 // span, span, num_warps=WARPS,
+            channels, per_row, runs, -(-runs // count), dense, inner == 1, 1024 // span, span, num_warps=WARPS,
             enable_fp_fusion=False,
         )  # fmt: skip
