@@ -133,7 +133,9 @@ def record_of(summary: dict, name: str) -> dict:
     """A step's record, if it is of the summary's own commit."""
     record = summary["steps"].get(name, {"status": "not run"})
     commit = record.get("commit", summary.get("commit"))
-    return record if commit == summary.get("commit") else {"status": "not run", "said": f"ok, but of commit {commit}"}
+    if commit == summary.get("commit"):
+        return record
+    return {"status": "not run", "said": f"what is there ({record['status']}) is of commit {commit}"}
 
 
 def read(path: Path, key: str = "rows") -> dict | str:

@@ -13,7 +13,7 @@ def channel_sums_kernel(
 ):  # fmt: skip
     """Add up RUNS runs at a time: SPAN neurons of a channel, or with inner == 1 SPAN channels SIDE_BY_SIDE.
 
-    DENSE: no gaps between rows, and so no division, which takes as long as the rest.
+    DENSE: no gaps between rows, and so no division, which has 64 bits.
     """
     group, part = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     start, stop = part * each, tl.minimum((part + 1) * each, runs)
